@@ -26,6 +26,8 @@ from marsretrieval.io import (
 SCHEMA_VERSION = 1
 PROTOCOLS = ("published", "strict")
 _MAX_VALUE = 40  # characters of an option's value in tables
+# First number: changed values; second number: additional metrics. docs/PROTOCOL.md lists them.
+PROTOCOL_VERSIONS = {"published": "1.0", "strict": "1.1"}
 MEAN = "mean over landforms/"  # prefix of query groups that average other groups
 
 # Options of the evaluated system, whose results share a table. Results with other options, such as
@@ -190,6 +192,7 @@ class RunResult:
         schema_version: Version of the file format.
         settings: Seed, resamples, and limit and options if set; empty in files of older versions.
         task_info: Description of a task that is not built in.
+        protocol_versions: Version by protocol; empty in files of older versions.
     """
 
     task: str
@@ -205,6 +208,7 @@ class RunResult:
     schema_version: int = SCHEMA_VERSION
     settings: Mapping[str, Any] = field(default_factory=dict)
     task_info: Mapping[str, Any] = field(default_factory=dict)
+    protocol_versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def limit(self) -> int | None:

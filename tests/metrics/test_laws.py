@@ -32,13 +32,15 @@ def test_ranking_metrics_equal_trec_eval(relevant: list[bool]) -> None:
     names = [f"{row:03d}" for row in range(len(relevant))]
     truth = {"q": {name: int(hit) for name, hit in zip(names, relevant, strict=True)}}
     run = {"q": {name: float(-row) for row, name in enumerate(names)}}
-    measures = {"map", "Rprec", "ndcg_cut_10", "success_10"}
+    measures = {"map", "Rprec", "ndcg_cut_10", "success_10", "P_5", "map_cut_10"}
     oracle = pytrec_eval.RelevanceEvaluator(truth, measures).evaluate(run)["q"]
     hits = np.array(relevant)
     assert ranking.average_precision(hits) == pytest.approx(oracle["map"], abs=1e-4)
     assert ranking.r_precision(hits) == pytest.approx(oracle["Rprec"], abs=1e-4)
     assert ranking.ndcg_at(hits, 10) == pytest.approx(oracle["ndcg_cut_10"], abs=1e-4)
     assert ranking.hit_at(hits, 10) == oracle["success_10"]
+    assert ranking.precision_at(hits, 5) == pytest.approx(oracle["P_5"], abs=1e-4)
+    assert ranking.average_precision_at(hits, 10) == pytest.approx(oracle["map_cut_10"], abs=1e-4)
 
 
 @few
@@ -109,8 +111,10 @@ def test_perfect_landforms_score_one() -> None:
         images, np.eye(4), labels=labels, image_ids=[str(row) for row in range(60)],
         query_names=[f"class {row}" for row in range(4)], resamples=0,
     )  # fmt: skip
-    for protocol in ("published", "strict"):
-        assert set(figures(found, protocol).values()) == {1.0}
+    assert set(figures(found, "published").values()) == {1.0}
+    cut = {k: v for k, v in figures(found).items() if k.endswith("mAP@10")}
+    assert set(cut.values()) == {10 / 15}  # of 15 relevant images, the first ten
+    assert {v for k, v in figures(found).items() if k not in cut} == {1.0}
 
 
 def test_class_without_images_has_no_metric() -> None:

@@ -143,3 +143,23 @@ def test_intervals_are_those_of_resampling_block_by_block() -> None:
         # The best F1 is looked for at the depths where a point is found and a few hundred others.
         tolerance = 1e-6 if name == "average_precision" else 2e-3
         assert found.intervals["strict"][name] == pytest.approx(tuple(bounds), abs=tolerance)
+
+
+def test_latitude_bands_divide_the_average_precision() -> None:
+    made = geo_input(3, tiles=900)
+    centres = made["corners"] + 0.1
+    strict = strict_geo(made["scores"], made["corners"], made["truth"], resamples=0).strict
+    bands = strict["by_latitude"]
+    assert sum(band["points"] for band in bands) == len(made["truth"])
+    weighted = sum(b["points"] * b.get("average_precision", 0) for b in bands)
+    assert weighted / len(made["truth"]) == pytest.approx(strict["average_precision"])
+    covered = sum(b["points"] * b.get("recall", 0) for b in bands)
+    assert covered / len(made["truth"]) == pytest.approx(strict["best"]["recall"])
+    assert sum(b["tiles"] for b in bands) == strict["best"]["k"]
+    hits = sum(b["tiles"] * b["precision"] for b in bands)
+    assert hits / strict["best"]["k"] == pytest.approx(strict["best"]["precision"])
+    for band in bands:
+        low, high = map(int, band["band"].split(".."))
+        lat = made["truth"][:, 1]
+        assert band["points"] == np.count_nonzero((lat >= low) & (lat < high))
+        assert band["tiles"] <= np.count_nonzero((centres[:, 1] >= low) & (centres[:, 1] < high))

@@ -18,7 +18,7 @@ from marsretrieval.report.render import print_tables, render_csv, render_latex, 
 from marsretrieval.report.tables import model_tables
 from marsretrieval.results import RunResult
 from marsretrieval.tasks import Hits, Outcome
-from marsretrieval.tasks.geolocalization import mean_over_landforms
+from marsretrieval.tasks.landform_means import mean_over_landforms
 from marsretrieval.tasks.paired_image_text import top_hits
 from tests.metrics.inputs import geo_input, unit
 

@@ -72,7 +72,7 @@ def test_every_csv_line_is_a_metric_of_a_result(found: list[RunResult]) -> None:
     assert set(seen.values()) == {1}
     assert len({x["group"] for x in lines if x["task"] == "landform"}) == 1 + 8
     paired = [x for x in lines if x["task"] == "paired-image-text"]
-    assert len(paired) == 2 * 2 * 8 and {x["n"] for x in paired} == {"pairs=120"}
+    assert len(paired) == 2 * (2 * 8 + 2) and {x["n"] for x in paired} == {"pairs=120"}
     points = {x["metric"] for x in lines if x["task"] == "geolocalization"}
     assert {"auprc", "average_precision", "normalised", "relevant_tiles", "best.k"} <= points
     for line in chance:
@@ -288,7 +288,7 @@ def call(*arguments: str | Path, code: int = 0) -> Result:
 
 def test_format_follows_the_file_name(results: list[Path], tmp_path: Path) -> None:
     folder = results[0].parent.parent
-    starts = {"md": "### paired", "tex": r"% \usepackage", "csv": "model,task", "json": "["}
+    starts = {"md": "### Overview", "tex": r"% \usepackage", "csv": "model,task", "json": "["}
     for suffix, start in starts.items():
         done = call(folder, "-o", tmp_path / f"out.{suffix}")
         assert done.stdout == "" and "wrote" in done.stderr

@@ -128,7 +128,7 @@ def test_results_without_tables_still_show_metrics(results: list[Path], tmp_path
     notices = " ".join(each.text for each in page.all("p", class_="notice"))
     assert "paired-image-text.queries.parquet" in notices and "landform.hits.parquet" in notices
     assert "geolocalization.hits.parquet" in notices
-    assert len(page.all("table", class_="results-table")) == 5
+    assert len(page.all("table", class_="results-table")) == 6
     assert page.all("svg", class_="chart") and not page.all("article", class_="query")
 
 

@@ -30,6 +30,7 @@ _COMMANDS = {
     "run": ("run", "run", _BENCHMARK_PANEL),
     "report": ("report", "report", _BENCHMARK_PANEL),
     "compare": ("compare", "compare", _BENCHMARK_PANEL),
+    "results": ("results", "app", _BENCHMARK_PANEL),
     "embed": ("embed", "embed", _SEARCH_PANEL),
     "search": ("search", "search", _SEARCH_PANEL),
     "models": ("models", "app", _START_PANEL),

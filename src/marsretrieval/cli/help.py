@@ -142,6 +142,10 @@ marsretrieval report results --details --latex
 marsretrieval compare pe-core-l-14-336 marscope
 marsretrieval compare A B -t landform
 """,
+    "results verify": """
+marsretrieval results verify results/marscope
+marsretrieval results verify results --json
+""",
     "export mteb": """
 marsretrieval export mteb results/marscope/paired-image-text.json -o mteb
 """,

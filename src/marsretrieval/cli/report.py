@@ -10,6 +10,7 @@ import typer
 
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
+from marsretrieval.results import PROTOCOLS
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
@@ -42,6 +43,20 @@ def report(
             "if the results are on the same real dataset.",
         ),
     ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("-t", "--task", metavar="TASK", help="Task to show; repeatable."),
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            metavar="published|strict",
+            help="Show one protocol only (tables). Default: both.",
+        ),
+    ] = None,
+    intervals: Annotated[
+        bool, typer.Option("--intervals/--no-intervals", help="Show 95 % intervals (tables).")
+    ] = True,
     title: Annotated[str | None, typer.Option(help="Title of the report (.html).")] = None,
     images: Annotated[
         list[Path] | None,
@@ -54,12 +69,13 @@ def report(
 ) -> None:
     """Show results as tables, or write them to a file.
 
-    Prints one table per task and set of items.
+    Prints one table over all tasks, then one per task and set of items.
 
     Invalid result files and damaged tables are listed and skipped, with exit code 1.
 
     Raises:
         UsageError: If options exclude each other, or the file name has no known suffix.
+        UnknownNameError: If no result is of a task of `--task`.
         DatasetNotFoundError: If there are no results.
         typer.Exit: With code 1 if a file is left out.
     """
@@ -73,7 +89,18 @@ def report(
             f"--images: {pluralize(len(images), 'path')} ignored: an HTML report shows the "
             "thumbnails written by `marsretrieval run`"
         )
+    if protocol is not None and protocol not in PROTOCOLS:
+        raise UsageError(
+            f"--protocol {protocol}: unknown protocol", remedy="Use published or strict."
+        )
+    if output_format in ("html", "json") and (protocol or not intervals):
+        raise UsageError(
+            f"--protocol and --no-intervals apply only to tables, not to {output_format}",
+            remedy="Leave them out, or write .md, .tex or .csv.",
+        )
     result_files, refused = _read_results(results)
+    if task:
+        result_files = _select_tasks(result_files, task)
     if output_format == "html":
         assert output is not None
         refused += _write_page(
@@ -81,7 +108,10 @@ def report(
             left_out=refused,
         )  # fmt: skip
     else:
-        _write_tables(result_files, output_format, output, details=details, references=references)
+        _write_tables(
+            result_files, output_format, output, details=details, references=references,
+            protocol=protocol, intervals=intervals,
+        )  # fmt: skip
     if refused:
         raise typer.Exit(1)
 
@@ -128,6 +158,21 @@ def _read_results(paths: list[Path]) -> tuple[list[ResultFile], list[str]]:
     return result_files, refused
 
 
+def _select_tasks(result_files: Sequence[ResultFile], names: Sequence[str]) -> list[ResultFile]:
+    """Select the results of tasks, given by name, alias or ``module:Class``."""
+    from marsretrieval.errors import UnknownNameError
+    from marsretrieval.tasks import find_task
+
+    available = list(dict.fromkeys(file.result.task for file in result_files))
+    selected: set[str] = set()
+    for name in names:
+        task = name if name in available else find_task(name).name
+        if task not in available:
+            raise UnknownNameError("result of task", task, available)
+        selected.add(task)
+    return [file for file in result_files if file.result.task in selected]
+
+
 def _write_tables(
     result_files: Sequence[ResultFile],
     output_format: str,
@@ -135,20 +180,33 @@ def _write_tables(
     *,
     details: bool,
     references: bool | None,
+    protocol: str | None,
+    intervals: bool,
 ) -> None:
     from marsretrieval.io import atomic_path
+    from marsretrieval.report.overview import overview_table
     from marsretrieval.report.render import FORMATS, print_tables
     from marsretrieval.report.tables import model_tables
 
     results = [file.result for file in result_files]
     if output_format == "json":
         print_json([result.to_dict() for result in results], output)
-    elif output_format == "table":
-        print_tables(model_tables(results, details=details, references=references))
     else:
         tables = model_tables(
-            results, details=details, more=output_format == "csv", references=references
-        )
+            results, details=details, more=output_format == "csv", references=references,
+            protocol=protocol,
+        )  # fmt: skip
+        # The CSV has one row per metric value: the overview would repeat some of them.
+        overview = None if output_format == "csv" else overview_table(
+            results, protocol=protocol or "strict"
+        )  # fmt: skip
+        if overview is not None:
+            tables.insert(0, overview)
+        if not intervals:
+            tables = [table.without_intervals() for table in tables]
+        if output_format == "table":
+            print_tables(tables)
+            return
         text = FORMATS[output_format](tables)
         if output is None:
             echo(text, end="")

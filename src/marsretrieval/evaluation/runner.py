@@ -31,7 +31,14 @@ from marsretrieval.errors import DataError, MarsRetrievalError, StoreError
 from marsretrieval.evaluation.jobs import Job, unfinished_marker
 from marsretrieval.io import atomic_path, locked, make_folder, sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.results import ResultKey, RunResult, choose_path, move_superseded, read_result
+from marsretrieval.results import (
+    PROTOCOL_VERSIONS,
+    ResultKey,
+    RunResult,
+    choose_path,
+    move_superseded,
+    read_result,
+)
 from marsretrieval.system import hardware, package_versions
 from marsretrieval.tasks import Outcome, task_info
 from marsretrieval.tasks.thumbnails import make_thumbnails
@@ -219,6 +226,7 @@ def make_result(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         settings=job.settings.to_dict(),
         task_info=task_info(job.task),
+        protocol_versions=PROTOCOL_VERSIONS,
     )
 
 

@@ -44,6 +44,40 @@ def expect_average_precision(items: int, relevant: int) -> float:
     return (harmonic + others * (items - harmonic)) / items
 
 
+def expect_average_precision_at(items: int, relevant: int, k: int) -> float:
+    """Expected `ranking.average_precision_at`: the sum of `expect_average_precision` up to rank k.
+
+    Args:
+        items: Number of ranked items n.
+        relevant: Number of relevant items r among them.
+        k: Depth.
+
+    Returns:
+        The mean over all n! rankings; 0 without a relevant item.
+    """
+    if not relevant:
+        return 0.0
+    if items == 1:
+        return 1.0
+    depth = min(k, items)
+    harmonic = _harmonic_number(depth)
+    return (harmonic + (relevant - 1) / (items - 1) * (depth - harmonic)) / items
+
+
+def expect_precision_at(items: int, relevant: int, k: int) -> float:
+    """Expected share of relevant items among the first k.
+
+    Args:
+        items: Number of ranked items.
+        relevant: Number of relevant items among them.
+        k: Depth; ranks beyond `items` count as irrelevant.
+
+    Returns:
+        The expectation.
+    """
+    return min(k, items) / k * relevant / items
+
+
 def expect_hit_at(items: int, relevant: int, k: int) -> float:
     """Probability that one of the first k items is relevant (hypergeometric).
 

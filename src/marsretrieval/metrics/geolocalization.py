@@ -30,6 +30,7 @@ from marsretrieval.metrics.coverage import (
 from marsretrieval.metrics.ranking import id_order, ranked
 from marsretrieval.results import Evaluation
 
+BAND_DEG = 30  # latitude bands of `by_latitude`
 BLOCK_DEG = 4.0  # the quads of the mosaic; landforms cluster within them
 
 Floats = npt.NDArray[np.float64]
@@ -140,6 +141,9 @@ def evaluate(
     coverage = Coverage.from_order(order, pairs, len(truth)).head(max_k)
     reachable = spherical(all_centres, truth, radius_deg)
     strict = _strict(coverage, reachable, len(all_centres), len(truth), max_k)
+    strict["by_latitude"] = by_latitude(
+        coverage, centres[order[:max_k], 1], truth[:, 1], strict["best"]["k"]
+    )
     strict_samples = draw(
         coverage,
         Blocks.from_positions(centres[order[:max_k]], truth, BLOCK_DEG),
@@ -174,6 +178,52 @@ def evaluate(
         interval_basis=basis_of(intervals, "spatial blocks", Blocks.count_of(truth, BLOCK_DEG)),
         samples=samples_by_protocol,
     )
+
+
+def by_latitude(
+    coverage: Coverage, tile_lat: Floats, point_lat: Floats, depth: int
+) -> list[dict[str, Any]]:
+    """Score the points and tiles of each latitude band of `BAND_DEG` degrees.
+
+    Ranks are those of the whole ranking, so the average precision of all points is the mean of the
+    bands' average precision, weighted by their points.
+
+    Args:
+        coverage: Coverage of the ranking, down to its largest depth.
+        tile_lat: Latitude of the tile at each rank, degrees, shape (n,).
+        point_lat: Latitude of each point, degrees, shape (m,).
+        depth: Depth K of `precision` and `recall`.
+
+    Returns:
+        One entry per band, from south to north: `band` such as "-30..0", `points`,
+        `average_precision` (mean, over its points, of the
+        precision at the rank that covers the point), `recall` (share of its points covered by
+        the first K tiles), `tiles` (of the first K tiles, those in the band) and `precision`
+        (share of these near a point; 0 without tiles). Bands without a point and tile are left
+        out; those without points have no `average_precision` and `recall`.
+    """
+    found = coverage.first != NEVER
+    gains = np.zeros(len(coverage.first))
+    gains[found] = coverage.precision()[coverage.first[found] - 1]
+    bands: list[dict[str, Any]] = []
+    for low in range(-90, 90, BAND_DEG):
+        high = low + BAND_DEG
+        points, tiles = (
+            (lat >= low) & ((lat < high) | (high == 90)) for lat in (point_lat, tile_lat[:depth])
+        )
+        if not points.any() and not tiles.any():
+            continue
+        band: dict[str, Any] = {
+            "band": f"{low}..{high}",
+            "points": int(points.sum()),
+            "tiles": int(tiles.sum()),
+        }
+        if points.any():
+            band["average_precision"] = float(gains[points].mean())
+            band["recall"] = float((coverage.first[points] <= depth).mean())
+        band["precision"] = float(coverage.hit[:depth][tiles].mean()) if tiles.any() else 0.0
+        bands.append(band)
+    return bands
 
 
 def expect_random(

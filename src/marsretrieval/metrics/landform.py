@@ -12,22 +12,33 @@ from marsretrieval.metrics import validation
 from marsretrieval.metrics.bootstrap import basis_of, over_queries
 from marsretrieval.metrics.chance import (
     expect_average_precision,
+    expect_average_precision_at,
     expect_hit_at,
     expect_ndcg_at,
+    expect_precision_at,
     expect_r_precision,
 )
 from marsretrieval.metrics.ranking import (
     average_precision,
+    average_precision_at,
     cosines,
     hit_at,
     id_order,
     ndcg_at,
+    precision_at,
     r_precision,
     ranked,
 )
-from marsretrieval.results import PROTOCOLS, Evaluation
+from marsretrieval.results import Evaluation
 
-_KEYS = ("mAP", "hit@10", "r_precision", "ndcg@10")
+PRECISION_DEPTHS = (1, 5, 10)
+MAP_DEPTHS = (10, 100)
+PUBLISHED_KEYS = ("mAP", "hit@10", "r_precision", "ndcg@10")
+KEYS = (
+    *PUBLISHED_KEYS,
+    *(f"precision@{k}" for k in PRECISION_DEPTHS),
+    *(f"mAP@{k}" for k in MAP_DEPTHS),
+)
 _ORDERS = ("published", "strict", "worst", "best")  # of ties
 _AT_ONCE = 2**22  # scores per batch, to bound memory
 
@@ -44,10 +55,11 @@ def evaluate(
     seed: int = 0,
     resamples: int = 1000,
 ) -> Evaluation:
-    """Compute mAP, Hit@10, R-Precision and nDCG@10, per class and as means over classes.
+    """Compute mAP, Hit@10, R-Precision, nDCG@10, P@k and mAP@k, per class and as means.
 
     An image is relevant if its label equals the query's name. Queries without a relevant image are
-    left out; images without a query are distractors. Ties are ordered by `id_order` under `strict`
+    left out; images without a query are distractors. P@k and mAP@k are computed under `strict`
+    only. Ties are ordered by `id_order` under `strict`
     and by row under `published`.
 
     Args:
@@ -83,10 +95,10 @@ def evaluate(
         relevant = classes == name
         if not relevant.any():
             continue
-        published[name] = _class_metrics(relevant[ranked(scores, rows)])
-        strict[name] = _class_metrics(relevant[ranked(scores, tie_order)])
-        worst[name] = _class_metrics(relevant[ranked(scores, relevant.astype(np.int64))])
-        best[name] = _class_metrics(relevant[ranked(scores, 1 - relevant.astype(np.int64))])
+        published[name] = _without_additions(class_metrics(relevant[ranked(scores, rows)]))
+        strict[name] = class_metrics(relevant[ranked(scores, tie_order)])
+        worst[name] = class_metrics(relevant[ranked(scores, relevant.astype(np.int64))])
+        best[name] = class_metrics(relevant[ranked(scores, 1 - relevant.astype(np.int64))])
         chance[name] = _expect_random(len(images), int(relevant.sum()))
     if not strict:
         raise DataError(
@@ -147,11 +159,10 @@ def evaluate_examples(
                 others = np.delete(np.arange(len(images)), row)
                 rankings = _rankings(scores[others], classes[others] == name, tie_order[others])
                 for order, relevant in zip(_ORDERS, rankings, strict=True):
-                    values[order].append(_class_metrics(relevant))
+                    values[order].append(class_metrics(relevant))
         for order, metrics in values.items():
-            per_class[order][name] = {
-                key: float(np.mean([image[key] for image in metrics])) for key in _KEYS
-            }
+            means = {key: float(np.mean([image[key] for image in metrics])) for key in KEYS}
+            per_class[order][name] = _without_additions(means) if order == "published" else means
         chance[name] = _expect_random(len(images) - 1, len(members) - 1)
     if not chance:
         raise DataError(
@@ -195,21 +206,41 @@ def _assemble(
         intervals=intervals,
         ties={
             key: (float(np.mean(_columns(worst)[key])), float(np.mean(_columns(best)[key])))
-            for key in _KEYS
+            for key in KEYS
             if worst != best
         },
         per_query={"class": list(strict), **_columns(strict)},
-        chance=dict.fromkeys(PROTOCOLS, _macro_average(chance)),
+        chance={
+            "published": _macro_average(
+                {name: _without_additions(metrics) for name, metrics in chance.items()}
+            ),
+            "strict": _macro_average(chance),
+        },
         interval_basis=basis_of(intervals, "classes", len(strict)),
     )
 
 
-def _class_metrics(relevant: npt.NDArray[np.bool_]) -> _Metrics:
+def _without_additions(metrics: _Metrics) -> _Metrics:
+    """Drop the metrics that the published protocol, which is frozen, does not have."""
+    return {key: metrics[key] for key in PUBLISHED_KEYS}
+
+
+def class_metrics(relevant: npt.NDArray[np.bool_]) -> dict[str, float]:
+    """Compute all metrics of one class.
+
+    Args:
+        relevant: Relevance of all images in rank order, shape (n,).
+
+    Returns:
+        Metric name to value.
+    """
     return {
         "mAP": average_precision(relevant),
         "hit@10": hit_at(relevant, 10),
         "r_precision": r_precision(relevant),
         "ndcg@10": ndcg_at(relevant, 10),
+        **{f"precision@{k}": precision_at(relevant, k) for k in PRECISION_DEPTHS},
+        **{f"mAP@{k}": average_precision_at(relevant, k) for k in MAP_DEPTHS},
     }
 
 
@@ -219,13 +250,14 @@ def _expect_random(images: int, relevant: int) -> _Metrics:
         "hit@10": expect_hit_at(images, relevant, 10),
         "r_precision": expect_r_precision(images, relevant),
         "ndcg@10": expect_ndcg_at(images, relevant, 10),
+        **{f"precision@{k}": expect_precision_at(images, relevant, k) for k in PRECISION_DEPTHS},
+        **{f"mAP@{k}": expect_average_precision_at(images, relevant, k) for k in MAP_DEPTHS},
     }
 
 
 def _columns(per_class: dict[str, _Metrics]) -> dict[str, npt.NDArray[np.float64]]:
-    return {
-        key: np.array([class_metrics[key] for class_metrics in per_class.values()]) for key in _KEYS
-    }
+    keys = next(iter(per_class.values()), {})
+    return {key: np.array([metrics[key] for metrics in per_class.values()]) for key in keys}
 
 
 def _macro_average(per_class: dict[str, _Metrics]) -> dict[str, object]:

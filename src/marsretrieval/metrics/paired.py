@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,9 @@ from marsretrieval.metrics import validation
 from marsretrieval.metrics.bootstrap import basis_of, over_queries
 from marsretrieval.metrics.chance import expect_reciprocal_rank
 from marsretrieval.metrics.ranking import Ranks, id_order, own_ranks
-from marsretrieval.results import PROTOCOLS, Evaluation
+from marsretrieval.results import Evaluation
+
+_Value = TypeVar("_Value")
 
 
 def evaluate(
@@ -22,9 +25,10 @@ def evaluate(
     seed: int = 0,
     resamples: int = 1000,
 ) -> Evaluation:
-    """Compute R@1, R@10, median rank and MRR in both directions over all pairs.
+    """Compute R@1, R@5, R@10, median rank and MRR in both directions over all pairs.
 
-    Ties are ordered by the `id_order` of `ids` under `strict` and by row under `published`.
+    Ties are ordered by the `id_order` of `ids` under `strict` and by row under `published`. R@5 is
+    computed under `strict` only.
 
     Args:
         images: Unit rows, shape (n, d).
@@ -52,15 +56,15 @@ def evaluate(
     per_query: dict[str, npt.NDArray[np.generic] | list[str]] = {"id": names}
     directions = own_ranks(images, texts, tie_order)
     for direction, ranks in zip(("i2t", "t2i"), directions, strict=True):
-        published |= _columns(direction, ranks.by_row)
+        published |= _without_additions(_columns(direction, ranks.by_row))
         strict |= _columns(direction, ranks.stated)
         tie_columns |= _tie_columns(direction, ranks)
         per_query[f"{direction}_rank"] = ranks.stated
-    statistics = {name: np.median for name in strict if name.endswith("_medr")}
     intervals = {
-        protocol: over_queries(columns, seed=seed, resamples=resamples, statistics=statistics)
+        protocol: _intervals(columns, seed, resamples)
         for protocol, columns in (("published", published), ("strict", strict))
     }
+    chance = expect_random(len(images))
     return Evaluation(
         task="paired-image-text",
         n={"pairs": len(images)},
@@ -72,18 +76,58 @@ def evaluate(
             for name, (worst, best) in tie_columns.items()
         },
         per_query=per_query,
-        chance=dict.fromkeys(PROTOCOLS, _expect_random(len(images))),
+        chance={"published": _without_additions(chance), "strict": chance},
         interval_basis=basis_of(intervals, "pairs", len(images)),
     )
 
 
-def _expect_random(pairs: int) -> dict[str, float]:
-    """Return expected metrics if every query has an independent random ranking.
+def score_ranks(
+    ranks: Mapping[str, npt.NDArray[np.int64]], *, seed: int, resamples: int
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Compute the metrics and intervals of given ranks.
+
+    Args:
+        ranks: "i2t" and "t2i" to the rank of the correct answer per query, from 1.
+        seed: Seed of the bootstrap.
+        resamples: Number of resamples.
+
+    Returns:
+        Metrics, and intervals, by name.
+    """
+    columns = {
+        name: column
+        for direction, of_direction in ranks.items()
+        for name, column in _columns(direction, of_direction).items()
+    }
+    return _metrics(columns), _intervals(columns, seed, resamples)
+
+
+def _without_additions(metrics: Mapping[str, _Value]) -> dict[str, _Value]:
+    """Drop the metrics that the published protocol, which is frozen, does not have."""
+    return {name: value for name, value in metrics.items() if not name.endswith("_r5")}
+
+
+def _intervals(
+    columns: Mapping[str, npt.NDArray[np.float64]], seed: int, resamples: int
+) -> dict[str, tuple[float, float]]:
+    statistics = {name: np.median for name in columns if name.endswith("_medr")}
+    return over_queries(columns, seed=seed, resamples=resamples, statistics=statistics)
+
+
+def expect_random(pairs: int) -> dict[str, float]:
+    """Compute expected metrics if every query has an independent random ranking.
 
     Its rank is uniform on 1 to `pairs` and symmetric, so the expected median is (1 + pairs) / 2.
+
+    Args:
+        pairs: Number of pairs.
+
+    Returns:
+        Metric name to expectation.
     """
     expected = {
         "r1": 1 / pairs,
+        "r5": min(5, pairs) / pairs,
         "r10": min(10, pairs) / pairs,
         "medr": (1 + pairs) / 2,
         "mrr": expect_reciprocal_rank(pairs),
@@ -95,6 +139,7 @@ def _columns(direction: str, ranks: npt.NDArray[np.int64]) -> dict[str, npt.NDAr
     """Return each metric's value per query; the metric is the mean, or the median for medr."""
     return {
         f"{direction}_r1": (ranks <= 1).astype(np.float64),
+        f"{direction}_r5": (ranks <= 5).astype(np.float64),
         f"{direction}_r10": (ranks <= 10).astype(np.float64),
         f"{direction}_medr": ranks.astype(np.float64),
         f"{direction}_mrr": 1.0 / ranks,

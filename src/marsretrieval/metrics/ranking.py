@@ -159,6 +159,38 @@ def average_precision(relevant: npt.NDArray[np.bool_]) -> float:
     return float(np.mean(np.arange(1, hits.size + 1) / (hits + 1)))
 
 
+def average_precision_at(relevant: npt.NDArray[np.bool_], k: int) -> float:
+    """Sum of precision at the relevant items among the first k, over all relevant items.
+
+    This is TREC `map_cut_k`; with k = n it is `average_precision`.
+
+    Args:
+        relevant: Relevance in rank order, shape (n,).
+        k: Depth.
+
+    Returns:
+        Average precision of the first k; 0 without relevant items.
+    """
+    count = int(relevant.sum())
+    if not count:
+        return 0.0
+    hits = np.flatnonzero(relevant[:k])
+    return float(np.sum(np.arange(1, hits.size + 1) / (hits + 1)) / count)
+
+
+def precision_at(relevant: npt.NDArray[np.bool_], k: int) -> float:
+    """Share of relevant items among the first k (TREC `P_k`).
+
+    Args:
+        relevant: Relevance in rank order, shape (n,).
+        k: Depth; ranks beyond n count as irrelevant.
+
+    Returns:
+        The precision.
+    """
+    return float(relevant[:k].sum() / k)
+
+
 def ndcg_at(relevant: npt.NDArray[np.bool_], k: int) -> float:
     """Compute nDCG of the first k items with gains 0 and 1 and discount log2(rank + 1).
 

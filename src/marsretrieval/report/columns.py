@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from marsretrieval.metrics.landform import MAP_DEPTHS, PRECISION_DEPTHS
 from marsretrieval.results import PROTOCOLS, RunResult
 
 
@@ -61,6 +62,7 @@ class MetricPair:
 def _paired_metrics(key: str, answer: str) -> list[Metric]:
     return [
         Metric(f"{key}_r1", "R@1", f"share of queries whose {answer} comes first"),
+        Metric(f"{key}_r5", "R@5", f"share of queries whose {answer} is among the first five"),
         Metric(f"{key}_r10", "R@10", f"share of queries whose {answer} is among the first ten"),
         Metric(f"{key}_mrr", "MRR", "mean of 1 / rank"),
         Metric(f"{key}_medr", "MedR", f"median rank of the {answer}", percent=False, better=-1),
@@ -74,6 +76,14 @@ _ALL_METRICS = [
     Metric("ndcg@10", "nDCG@10", "discounted gain of the first ten, over its greatest value"),
     Metric("hit@10", "Hit@10", "share of classes with an image among the first ten"),
     Metric("r_precision", "R-Prec", "precision among the first R, R the images of the class"),
+    *(
+        Metric(f"precision@{k}", f"P@{k}", f"share of the first {k} images that are of the class")
+        for k in PRECISION_DEPTHS
+    ),
+    *(
+        Metric(f"mAP@{k}", f"mAP@{k}", f"mean average precision of the first {k} images")
+        for k in MAP_DEPTHS
+    ),
     Metric("auprc", "AUPRC", "area under the published curve, which begins at its first depth"),
     Metric(
         "average_precision",
@@ -132,12 +142,23 @@ COLUMNS: Mapping[str, Sequence[Part]] = {
     ],
 }
 
-# Additional columns of the CSV and of the tables of `score`.
-MORE: Mapping[str, Sequence[MetricPair]] = {
-    "geolocalization": [
-        *_same_under_both("best.precision", "best.recall"),
-        *_strict_only("normalised", "ceiling.f1", "chance_precision", "relevant_tiles"),
-    ]
+# Additional columns of the CSV and of the tables of `score`: task to columns by direction.
+MORE: Mapping[str, Mapping[str, Sequence[MetricPair]]] = {
+    "paired-image-text": {
+        "image to text": _strict_only("i2t_r5"),
+        "text to image": _strict_only("t2i_r5"),
+    },
+    "landform": {
+        "": _strict_only(
+            *(f"precision@{k}" for k in PRECISION_DEPTHS), *(f"mAP@{k}" for k in MAP_DEPTHS)
+        )
+    },
+    "geolocalization": {
+        "": [
+            *_same_under_both("best.precision", "best.recall"),
+            *_strict_only("normalised", "ceiling.f1", "chance_precision", "relevant_tiles"),
+        ]
+    },
 }
 
 # Task to the metrics of its tables per class (per landform for geo-localization).

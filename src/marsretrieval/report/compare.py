@@ -12,13 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as types
 
-from marsretrieval import geo
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.metrics.bootstrap import seed_of
 from marsretrieval.metrics.difference import (
     Difference,
     PointComparison,
-    RankedTiles,
     bootstrap_points,
     mean_over,
     over_queries,
@@ -26,7 +24,13 @@ from marsretrieval.metrics.difference import (
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.report.columns import look_up, main_metric, task_columns
 from marsretrieval.report.grouping import labels
-from marsretrieval.report.matching import points_of, require_columns, require_same_items
+from marsretrieval.report.matching import (
+    missing_table,
+    points_of,
+    read_rankings,
+    require_columns,
+    require_same_items,
+)
 from marsretrieval.report.result_files import ResultFile
 from marsretrieval.results import MEAN, PROTOCOLS
 from marsretrieval.tasks.geolocalization import MAX_K, RADIUS_DEG
@@ -315,7 +319,7 @@ def _compare_geolocalization(
     shared = [name for name in points if name in points_b]
     if not shared:
         raise DataError("geolocalization: no kind of query that both results have")
-    rankings = [_read_rankings(file, set(shared), protocol) for file in (a, b)]
+    rankings = [read_rankings(file, set(shared), protocol) for file in (a, b)]
     groups = []
     comparisons: dict[str, PointComparison] = {}
     with progress.start("compare", len(shared), "queries") as bar:
@@ -382,34 +386,6 @@ def _compare_means(
 
 def _has_mode(group: str, mode: str) -> bool:
     return not group.startswith(MEAN) and group.rpartition("/")[2] == mode
-
-
-def _read_rankings(file: ResultFile, groups: set[str], protocol: str) -> dict[str, RankedTiles]:
-    """Ranking of each group from the table of hits, down to the depth of the task."""
-    table = file.hits
-    if table is None:
-        raise _missing_table(file, "hits")
-    require_columns(file, "hits", ("lon", "lat"))
-    names = np.asarray(table.column("group").to_pylist())
-    ids = np.asarray(table.column("id").to_pylist(), dtype=object)
-    ranks, scores = (table.column(name).to_numpy() for name in ("rank", "score"))
-    positions = np.column_stack([table.column(name).to_numpy() for name in ("lon", "lat")])
-    rankings = {}
-    for group in groups:
-        rows = np.flatnonzero(names == group)
-        rows = rows[np.argsort(ranks[rows], kind="stable")]
-        if not len(rows):
-            raise DataError(f"{file.beside('hits')}: no ranking of {group}")
-        chosen = [str(tile_id) for tile_id in ids[rows]]
-        lonlat = positions[rows]
-        if protocol == "published":
-            # As in the task: the corner in the tile's name, else the stored position.
-            lonlat = np.array(
-                [geo.tile_corner(name) or tuple(position)
-                 for name, position in zip(chosen, lonlat, strict=True)]
-            )  # fmt: skip
-        rankings[group] = RankedTiles(scores[rows].astype(np.float64), chosen, lonlat)
-    return rankings
 
 
 def _compare_custom_task(
@@ -542,16 +518,8 @@ def _query_deltas(
 
 def _require_queries(file: ResultFile) -> ResultFile:
     if file.queries is None:
-        raise _missing_table(file, "queries")
+        raise missing_table(file, "queries")
     return file
-
-
-def _missing_table(file: ResultFile, kind: str) -> DataError:
-    return DataError(
-        f"{file.beside(kind) or file.result.model['id']}: missing or empty; a comparison needs "
-        "the scores of every query",
-        remedy="Keep the .parquet files beside the result, or run the model again with --force.",
-    )
 
 
 def _require_no_ties(a: ResultFile, b: ResultFile) -> None:

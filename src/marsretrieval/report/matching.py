@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from marsretrieval import geo
 from marsretrieval.errors import DataError, DatasetNotFoundError, UnknownNameError, UsageError
+from marsretrieval.metrics.difference import RankedTiles
 from marsretrieval.report.columns import task_order
 from marsretrieval.report.grouping import comparable, name_of
 from marsretrieval.report.result_files import ResultFile, read_whole
@@ -323,6 +325,63 @@ def points_of(file: ResultFile) -> dict[str, np.ndarray]:
     groups = np.asarray(table.column("group").to_pylist())
     positions = np.column_stack([table.column(name).to_numpy() for name in ("lon", "lat")])
     return {name: positions[groups == name] for name in dict.fromkeys(groups.tolist())}
+
+
+def read_rankings(file: ResultFile, groups: set[str], protocol: str) -> dict[str, RankedTiles]:
+    """Read the ranking of each group from the table of hits, down to the depth of the task.
+
+    Args:
+        file: A result of geo-localization.
+        groups: Query groups.
+        protocol: Protocol that determines the positions of the tiles.
+
+    Returns:
+        Query group to its ranking.
+
+    Raises:
+        DataError: If the table, a column or a ranking is missing.
+    """
+    table = file.hits
+    if table is None:
+        raise missing_table(file, "hits")
+    require_columns(file, "hits", ("lon", "lat"))
+    names = np.asarray(table.column("group").to_pylist())
+    ids = np.asarray(table.column("id").to_pylist(), dtype=object)
+    ranks, scores = (table.column(name).to_numpy() for name in ("rank", "score"))
+    positions = np.column_stack([table.column(name).to_numpy() for name in ("lon", "lat")])
+    rankings = {}
+    for group in groups:
+        rows = np.flatnonzero(names == group)
+        rows = rows[np.argsort(ranks[rows], kind="stable")]
+        if not len(rows):
+            raise DataError(f"{file.beside('hits')}: no ranking of {group}")
+        chosen = [str(tile_id) for tile_id in ids[rows]]
+        lonlat = positions[rows]
+        if protocol == "published":
+            # As in the task: the corner in the tile's name, else the stored position.
+            lonlat = np.array(
+                [geo.tile_corner(name) or tuple(position)
+                 for name, position in zip(chosen, lonlat, strict=True)]
+            )  # fmt: skip
+        rankings[group] = RankedTiles(scores[rows].astype(np.float64), chosen, lonlat)
+    return rankings
+
+
+def missing_table(file: ResultFile, kind: str) -> DataError:
+    """Make the error for a missing table.
+
+    Args:
+        file: A result.
+        kind: "queries" or "hits".
+
+    Returns:
+        The error.
+    """
+    return DataError(
+        f"{file.beside(kind) or file.result.model['id']}: missing or empty; a comparison needs "
+        "the scores of every query",
+        remedy="Keep the .parquet files beside the result, or run the model again with --force.",
+    )
 
 
 def require_columns(file: ResultFile, kind: str, names: Iterable[str]) -> None:

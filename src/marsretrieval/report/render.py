@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from marsretrieval.report.table import DAGGER, Cell, ResultTable, Row
+from marsretrieval.report.table import DAGGER, Cell, Column, ResultTable, Row
 from marsretrieval.report.tables import evaluation_tables
 from marsretrieval.text import printable, table_cell
 
@@ -22,10 +22,10 @@ CSV_COLUMNS = ("model", "task", "set_hash", "n", "group", "protocol", "metric", 
                "high", "source", "interval_unit", "interval_count", "limit", "options")  # fmt: skip
 RANDOM = "random ranking"  # source of chance in the CSV
 _CHANCE_NOTE = "Chance: expected value for a random ranking."
-_FOOTNOTE = (
-    "In %, except MedR and K. Brackets: 95 % bootstrap interval. Bold: the best "
-    f"model for the same queries and protocol. {_CHANCE_NOTE}"
-)
+_FOOTNOTE = "In %, except MedR and K."
+_OVERVIEW_FOOTNOTE = "Metrics in %."
+_INTERVAL_FOOTNOTE = " Brackets: 95 % bootstrap interval."
+_BEST_FOOTNOTE = f" Bold: the best model for the same queries and protocol. {_CHANCE_NOTE}"
 _REFERENCE_NOTE = "Published results on items that cannot be verified: not ranked with the above."
 
 _ADDRESS = re.compile(r"https://[\w./:%?=&#+,;@'()-]*")
@@ -81,16 +81,18 @@ def print_tables(tables: Sequence[ResultTable]) -> None:
     for table in map(ResultTable.folded, tables):
         out.print(f"\n{table.title}", markup=False)
         out.print(rich_table(table))
-        if table.note:
-            out.print(table.note, markup=False)
+        if table.notes:
+            out.print(table.notes, markup=False)
         if table.references:
             out.print(_REFERENCE_NOTE, markup=False)
             out.print(rich_table(_reference_table(table)))
             for source in table.sources:
                 out.print(source.description, markup=False)
     if tables:
+        intervals = any(table.has_intervals for table in tables)
         out.print(
-            "Metrics in % with [95 % bootstrap interval], except MedR and K; the best in bold.",
+            f"Metrics in %{' with [95 % bootstrap interval]' if intervals else ''}, "
+            "except MedR and K; the best in bold.",
             markup=False,
         )
         if any(row.kind == "chance" for table in tables for row in table.rows):
@@ -187,17 +189,27 @@ def render_markdown(tables: Sequence[ResultTable]) -> str:
 
 
 def _markdown(table: ResultTable) -> str:
-    lines = [f"### {_escape_markdown(table.title)}", "", *_markdown_lines(table), "", _FOOTNOTE]
-    if table.note:
-        lines += ["", _escape_markdown(table.note)]
+    lines = [f"### {_escape_markdown(table.title)}", "", *_markdown_lines(table), ""]
+    lines.append(_footnote(table))
+    if table.notes:
+        lines += ["", _escape_markdown(table.notes)]
     if table.references:
         lines += ["", _REFERENCE_NOTE, "", *_markdown_lines(_reference_table(table)), ""]
         lines += [f"- {_escape_markdown(source.description)}" for source in table.sources]
     return "\n".join(lines)
 
 
+def _footnote(table: ResultTable) -> str:
+    first = _OVERVIEW_FOOTNOTE if table.task == "overview" else _FOOTNOTE
+    return f"{first}{_INTERVAL_FOOTNOTE if table.has_intervals else ''}{_BEST_FOOTNOTE}"
+
+
+def _full_heading(column: Column) -> str:
+    return f"{column.over}: {column.heading}" if column.over else column.heading
+
+
 def _markdown_lines(table: ResultTable) -> Iterable[str]:
-    yield _markdown_row([*table.labels, *(column.heading for column in table.columns)])
+    yield _markdown_row([*table.labels, *map(_full_heading, table.columns)])
     yield _markdown_row(["---"] * len(table.labels) + ["---:"] * len(table.columns))
     for row in table.rows:
         yield _markdown_row(
@@ -238,7 +250,7 @@ def render_latex(tables: Sequence[ResultTable]) -> str:
 
 def _latex(table: ResultTable, number: int) -> str:
     first = len(table.labels)
-    caption = " ".join(filter(None, (f"{table.title}. {_FOOTNOTE}", table.note)))
+    caption = " ".join(filter(None, (f"{table.title}. {_footnote(table)}", table.notes)))
     body: list[str] = []
     for section in table.sections:
         body += [r"\midrule", *(_latex_row(table, row) for row in section)]
@@ -246,7 +258,7 @@ def _latex(table: ResultTable, number: int) -> str:
         width = first + len(table.columns)
         body += [r"\midrule", rf"\multicolumn{{{width}}}{{l}}{{\emph{{{_REFERENCE_NOTE}}}}} \\"]
         body += [_latex_row(table, row) for row in table.references]
-    heads = [*table.labels, *(_escape_latex(column.heading) for column in table.columns)]
+    heads = [*table.labels, *(_escape_latex(_full_heading(column)) for column in table.columns)]
     return "\n".join(
         [
             r"\begin{table}",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marsretrieval.errors import DataError
+from marsretrieval.metrics.landform import KEYS as LANDFORM_KEYS
 from marsretrieval.report.columns import METRICS, Metric, look_up
 from marsretrieval.results import PROTOCOLS, RunResult, describe_options, read_result
 
@@ -24,8 +25,8 @@ _COLUMNS = {
 }
 # Types of the columns that readers use, in any table.
 _TEXT_COLUMNS = {"group", "query", "id", "class"}
-_NUMBER_COLUMNS = {"rank", "score", "lon", "lat", "found_at", "i2t_rank", "t2i_rank", "mAP",
-                   "hit@10", "r_precision", "ndcg@10"}  # fmt: skip
+_NUMBER_COLUMNS = {"rank", "score", "lon", "lat", "found_at", "i2t_rank", "t2i_rank",
+                   *LANDFORM_KEYS}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -323,6 +323,7 @@ class ResultTable:
         columns: Columns of the cells.
         rows: Section by section.
         note: Note on the intervals.
+        remarks: Other notes.
         task: Task of the results.
         set_hash: Hash of their items.
         protocol: For the title, if all rows are of one.
@@ -348,6 +349,12 @@ class ResultTable:
     sources: Sequence[Reference] = ()
     limit: int | None = None
     options: str = ""
+    remarks: str = ""
+
+    @property
+    def notes(self) -> str:
+        """Remarks and the note on the intervals."""
+        return " ".join(filter(None, (self.remarks, self.note)))
 
     @property
     def sections(self) -> list[list[Row]]:
@@ -364,6 +371,14 @@ class ResultTable:
     def has_intervals(self) -> bool:
         """Whether any cell has an interval."""
         return any(cell.low is not None for row in self.rows for cell in row.cells)
+
+    def without_intervals(self) -> ResultTable:
+        """Return the table without intervals and the note on them."""
+        rows = [
+            replace(row, cells=[replace(cell, low=None, high=None) for cell in row.cells])
+            for row in self.rows
+        ]
+        return replace(self, rows=rows, note="")
 
     def folded(self) -> ResultTable:
         """Return the table with one row for both protocols in sections in which they agree."""

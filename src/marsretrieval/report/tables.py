@@ -60,6 +60,7 @@ def model_tables(
     details: bool = False,
     more: bool = False,
     references: bool | None = None,
+    protocol: str | None = None,
 ) -> list[ResultTable]:
     """Build one table per task and set of items.
 
@@ -68,6 +69,7 @@ def model_tables(
         details: Show every class and landform instead of the mean over them.
         more: Add the columns that only CSV and `score` show.
         references: As `show` of `references_for`, for each table.
+        protocol: "published" or "strict" for the rows and columns of one protocol only.
 
     Returns:
         Tables with one row per model, query group and protocol: group by group, published before
@@ -75,10 +77,13 @@ def model_tables(
     """
     tables = []
     for result_set in result_sets(results):
-        extra = MORE.get(result_set.task, ()) if more else ()
-        parts = [(part, [*pairs, *extra]) for part, pairs in task_columns(result_set.results)]
+        extra = MORE.get(result_set.task, {}) if more else {}
+        parts = [
+            (part, [*pairs, *extra.get(part, ())])
+            for part, pairs in task_columns(result_set.results)
+        ]
         groups = _query_groups(result_set, details=details)
-        pairs, rows = _filled_rows(result_set, groups, parts)
+        pairs, rows = _filled_rows(result_set, groups, parts, protocol)
         shown_headings = {pair.heading for pair in pairs}
         sources = references_for(result_set.results, show=references)
         reference_rows = [
@@ -109,6 +114,7 @@ def model_tables(
                 sources=sources,
                 limit=result_set.results[0].limit,
                 options=describe_options(result_set.results[0].measure_options),
+                protocol=protocol or "",
             )
         )
     return tables
@@ -287,14 +293,14 @@ def evaluation_tables(
         classes, one table per protocol, or one for both if they agree.
     """
     task = evaluation["task"]
-    parts = [*COLUMNS[task], (" ", MORE.get(task, ()))]  # a section of its own
+    # Additional metrics are in sections of their own.
+    parts = [*COLUMNS[task], *((f"{part} ", pairs) for part, pairs in MORE.get(task, {}).items())]
     pairs = [pair for _, columns in parts for pair in columns]
     names = [(part, pair.heading) for part, columns in parts for pair in columns]
     models = {"": {"all": evaluation}}
     rows = list(_group_rows(models, "all", ("", pairs)))
     chance = [row for row in rows if row.kind == "chance"]
-    if len({tuple(row.cells) for row in chance}) == 1:
-        chance = [replace(chance[0], protocol="")]
+    chance = _merge_chance(chance)
     shown_rows = [*(row for row in rows if row.kind == "model"), *chance]
     headings = (", ".join(filter(None, (row.name, row.protocol))) for row in shown_rows)
     counts = ", ".join(f"{count:,} {name}" for name, count in evaluation["n"].items())
@@ -310,6 +316,19 @@ def evaluation_tables(
     )
     classes = evaluation["strict"].get("per_class") or ()
     return [metrics_table, *_class_tables(models, parts[0][1], classes)]
+
+
+def _merge_chance(rows: Sequence[Row]) -> list[Row]:
+    """Merge the chance rows of both protocols if no metric that both have differs."""
+    if len(rows) != 2:
+        return list(rows)
+    pairs = list(zip(*(row.cells for row in rows), strict=True))
+    if any(a.has_value and b.has_value and a != b for a, b in pairs):
+        return list(rows)
+    shared = sum(a.has_value and b.has_value for a, b in pairs)
+    if shared < sum(a.has_value for a, _ in pairs):
+        return list(rows)  # a metric of the published protocol only
+    return [replace(rows[0], cells=[a if a.has_value else b for a, b in pairs], protocol="")]
 
 
 def _class_tables(
@@ -361,7 +380,7 @@ def _group_rows(models: Mapping[str, Mapping[str, Any]], group: str, part: Part)
     for protocol in PROTOCOLS if evaluations else ():
         metrics = [pair.metric(protocol) for pair in part[1]]
         values = [[metric_value(e, m, protocol) for m in metrics] for e in evaluations.values()]
-        best = [_best_value(column) for column in zip(*values, strict=True)]
+        best = [best_value(column) for column in zip(*values, strict=True)]
         for (label, evaluation), cells in zip(evaluations.items(), values, strict=True):
             yield Row(
                 label,
@@ -399,8 +418,15 @@ def _group_evaluation(metrics: Mapping[str, Any], group: str) -> Mapping[str, An
     return {**classes, "n": overall["n"], "intervals": {}, "chance": expected}
 
 
-def _best_value(cells: Sequence[Cell]) -> float | None:
-    """The best value of a column; None if there is nothing to compare."""
+def best_value(cells: Sequence[Cell]) -> float | None:
+    """Return the best value of a column.
+
+    Args:
+        cells: Cells of one metric.
+
+    Returns:
+        The value; None if there is nothing to compare.
+    """
     values = [cell.value for cell in cells if cell.value is not None]
     better = next((cell.metric.better for cell in cells if cell.has_value), 0)
     if len(values) < 2 or not better:
@@ -409,11 +435,22 @@ def _best_value(cells: Sequence[Cell]) -> float | None:
 
 
 def _filled_rows(
-    result_set: ResultSet, groups: Sequence[str], parts: Sequence[Part]
+    result_set: ResultSet,
+    groups: Sequence[str],
+    parts: Sequence[Part],
+    protocol: str | None = None,
 ) -> tuple[list[MetricPair], list[Row]]:
     """The columns in which any model has a value, and the rows of all groups with these only."""
     models = {entry.label: entry.metrics for entry in result_set.entries}
-    rows = [row for group in groups for part in parts for row in _group_rows(models, group, part)]
+    if protocol is not None:
+        parts = [(part, [_of_protocol(pair, protocol) for pair in pairs]) for part, pairs in parts]
+    rows = [
+        row
+        for group in groups
+        for part in parts
+        for row in _group_rows(models, group, part)
+        if protocol in (None, row.protocol)
+    ]
     cells = [row.cells for row in rows if row.kind == "model"]
     filled = [
         number
@@ -422,6 +459,13 @@ def _filled_rows(
     ]
     pairs = [parts[0][1][number] for number in filled]
     return pairs, [replace(row, cells=[row.cells[number] for number in filled]) for row in rows]
+
+
+def _of_protocol(pair: MetricPair, protocol: str) -> MetricPair:
+    is_published = protocol == "published"
+    return MetricPair(
+        pair.published if is_published else None, None if is_published else pair.strict
+    )
 
 
 def _all_agree(rows: Sequence[Row], pairs: Sequence[MetricPair]) -> bool:

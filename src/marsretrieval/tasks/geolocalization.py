@@ -332,7 +332,7 @@ class Geolocalization:
         chance = self._expect_random(images, tiles, {name: catalogues[name] for name, _ in queries})
         with progress.start("score", len(queries), "queries") as bar:
             for number, (landform, mode) in enumerate(queries):
-                scores, rows = _best(
+                scores, rows = best_tiles(
                     images, query_vectors[number], *ranking.hits(number), depth=self.depth
                 )
                 points = catalogues[landform]
@@ -341,7 +341,7 @@ class Geolocalization:
                 groups[group] = geolocalization.evaluate(
                     scores,
                     ids=tile_block.ids,
-                    published_lonlat=_published_positions(
+                    published_lonlat=published_positions(
                         tile_block.ids, tile_block.lon, tile_block.lat
                     ),
                     centre_lonlat=np.column_stack([tile_block.lon, tile_block.lat]),
@@ -420,7 +420,7 @@ class Geolocalization:
     ) -> dict[str, dict[str, dict[str, Any]]]:
         """Expected metrics of a random ranking of all tiles, per landform."""
         corners = np.concatenate(
-            [_published_positions(block.ids, block.lon, block.lat) for block in images.blocks()]
+            [published_positions(block.ids, block.lon, block.lat) for block in images.blocks()]
         )
         return {
             name: geolocalization.expect_random(
@@ -500,17 +500,27 @@ def _cut_prompts(
     return count_cut(encoder, prompts, role="query")
 
 
-def _best(
+def best_tiles(
     images: EmbeddingStore,
     query: Vectors,
     scores: Vectors,
     rows: npt.NDArray[np.int64],
     *,
-    depth: int,
+    depth: int = MAX_K,
 ) -> tuple[Vectors, npt.NDArray[np.int64]]:
     """Return the best `depth` tiles and all tiles that tie with the last of them.
 
     The metric selects among the ties and reports their effect.
+
+    Args:
+        images: Store of the tile embeddings.
+        query: Query vector, shape (dim,).
+        scores: Scores of the best `depth` + 1 tiles, descending.
+        rows: Their rows in the store.
+        depth: Number of tiles to return; the scores are of one tile more.
+
+    Returns:
+        Scores and rows.
     """
     if len(rows) <= depth or scores[depth] < scores[depth - 1]:
         return scores[:depth], rows[:depth]
@@ -537,10 +547,18 @@ def _example_vectors(
     return embed_images(encoder, pictures) if pictures else None
 
 
-def _published_positions(ids: Sequence[str], lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """Positions (n, 2) as the published code reads them: the south-west corner in a tile's name.
+def published_positions(ids: Sequence[str], lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+    """Return positions as the published code reads them: the south-west corner in a tile's name.
 
     If the name is not that of a tile, the stored position is used.
+
+    Args:
+        ids: n tile ids.
+        lon: Longitudes of the centres, degrees, shape (n,).
+        lat: Latitudes of the centres, degrees, shape (n,).
+
+    Returns:
+        float64 array of shape (n, 2).
     """
     corners = [
         geo.tile_corner(name) or centre

@@ -19,6 +19,7 @@ from marsretrieval.report.html import metadata
 from marsretrieval.report.html.charts import DASHES, ChartGroup, SvgChart, curve_groups, rank_charts
 from marsretrieval.report.html.gallery import Gallery, Thumbnails, gallery_of
 from marsretrieval.report.html.maps import Maps, maps_of
+from marsretrieval.report.overview import overview_table
 from marsretrieval.report.result_files import ResultFile, require_whole
 from marsretrieval.report.table import Reference, ResultTable
 from marsretrieval.report.tables import leaderboards, per_class_tables
@@ -211,6 +212,9 @@ def page(
         tasks=_group_by_task(views),
         synthetic=_synthetic_label(shown_sets),
         summary=metadata.summary(shown_sets),
+        overview_table=overview_table(
+            [entry.file for result_set in shown_sets for entry in result_set.entries]
+        ),
         timings=timings,
         fastest=max(rates, default=1.0),
         left_out=metadata.left_out(shown_sets),
