@@ -133,6 +133,10 @@ marsretrieval inventory export cones -o places.gpkg -o ground_truth.csv -o repor
     "inventory update": """
 marsretrieval inventory update cones --store mars.store
 """,
+    "serve": """
+marsretrieval serve mars.store
+marsretrieval serve mars.store --inventory cones.inventory
+""",
     "report": """
 marsretrieval report results
 marsretrieval report results -o report.html
