@@ -189,7 +189,8 @@ def _bind(host: str, port: int, tell: Callable[[str], None]) -> socket.socket:
     """Bind the port, or the next one that is free."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for number in [port] if port == 0 else range(port, min(port + _PORTS_TRIED, 65536)):
-        bound = socket.socket(family, socket.SOCK_STREAM)
+        # With the protocol named, asyncio sets TCP_NODELAY; else most responses wait 40 ms.
+        bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             bound.bind((host, number))
