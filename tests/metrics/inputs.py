@@ -64,7 +64,7 @@ def flat(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
     elif isinstance(value, (list, tuple)):
         for index, each in enumerate(value):
             yield from flat(each, f"{path}/{index}")
-    else:
+    elif not isinstance(value, str):
         yield path, float(value)
 
 

@@ -61,7 +61,7 @@ def list_models(
     ] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """List the models of the registry and of installed plugins; one model with all its details.
+    """List the known models; one model with all its details.
 
     Raises:
         UnknownNameError: If no model matches the pattern.
