@@ -7,6 +7,9 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from marsretrieval.cli.help import EXAMPLES
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "commands",
     "lines_of",
     "name_of",
+    "write_orthoimage",
 ]
 
 ROOT = Path(__file__).parent.parent
@@ -79,3 +83,20 @@ def commands() -> list[tuple[str, str]]:
 
 
 MARSRETRIEVAL = [(page, line) for page, line in commands() if line.startswith("marsretrieval ")]
+
+
+def write_orthoimage(path: Path) -> None:
+    """Write a small raster in the projection of HiRISE products, without data at its left."""
+    rasterio = pytest.importorskip("rasterio")
+    from rasterio.shutil import copy
+
+    values = np.random.default_rng(0).integers(1, 1023, (1, 1500, 1200)).astype(np.uint16)
+    values[..., :50] = 0
+    crs = "+proj=eqc +lat_ts=35 +lon_0=180 +R=3389000 +units=m +no_defs"
+    with rasterio.MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff", width=1200, height=1500, count=1, dtype="uint16", crs=crs,
+            transform=rasterio.Affine(0.25, 0, -400_000, 0, -0.25, 2_300_000),
+        ) as file:  # fmt: skip
+            file.write(values)
+        copy(memory.name, path, driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES")

@@ -14,7 +14,7 @@ import pytest
 
 from marsretrieval.cli.app import app
 from marsretrieval.embeddings import open_store
-from tests.doc_pages import MARSRETRIEVAL, WALKED
+from tests.doc_pages import MARSRETRIEVAL, WALKED, write_orthoimage
 
 # Asks the hub even when dry, or checks weights that are not here: these are only parsed.
 NETWORK = re.compile(r"data download|models check (pe-core|marscope|my_clip|mteb:)")
@@ -74,6 +74,7 @@ def stage(tiny_planet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_bytes(b"not empty")
     _embeddings(folder)
     _raster(folder / "image.tif")
+    write_orthoimage(folder / "ESP_020245_2190_RED.JP2")
     planet, results = str(tiny_planet), str(folder / "results")
     call("run", "-m", "mars-nano", "-t", "all", "--resamples", "200",
          "--data", planet, "--results", results)  # fmt: skip

@@ -83,7 +83,7 @@ def test_layers_need_no_pandas_and_empty_ones_keep_their_types(
         monkeypatch.setitem(sys.modules, name, None)
     hits = hits_of(make_store(tmp_path / "store", OUTLINES))
     kinds = []
-    for name, some in (("some", hits), ("none", hits._pick([]))):
+    for name, some in (("some", hits), ("none", hits.take([]))):
         write_hits(some, tmp_path / f"{name}{suffix}")
         info = pyogrio.read_info(tmp_path / f"{name}{suffix}")
         kinds.append(dict(zip(info["fields"], info["ogr_types"], strict=True)))

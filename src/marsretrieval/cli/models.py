@@ -249,7 +249,7 @@ def _print_table(rows: Sequence[Mapping[str, Any]]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("id", overflow="fold")
-    table.add_column("family", no_wrap=True)
+    table.add_column("family", max_width=13, overflow="ellipsis", no_wrap=True)
     for heading in ("params", "px", "dim", "CPU", "GPU"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("text", no_wrap=True)

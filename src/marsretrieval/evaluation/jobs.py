@@ -22,7 +22,6 @@ from marsretrieval.errors import (
 )
 from marsretrieval.io import check_output, read_json, sha256_json
 from marsretrieval.results import SCHEMA_VERSION, ResultKey, RunResult, choose_path, results_of_task
-from marsretrieval.tasks.ablation import ChecksOptions, task_options
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
@@ -159,6 +158,8 @@ def plan(
 
         for task in tasks:
             opened[task.name] = limit_task(task, opened[task.name], settings.limit)
+    from marsretrieval.tasks.ablation import task_options
+
     jobs: list[Job] = []
     for spec in specs:
         identity = model_identity(spec, options)
@@ -214,6 +215,8 @@ def require_used_options(
     Raises:
         UsageError: If an option has none.
     """
+    from marsretrieval.tasks.ablation import ChecksOptions
+
     if not isinstance(task, ChecksOptions):
         return
     for option, reason in task.unused_options(data, modalities).items():
