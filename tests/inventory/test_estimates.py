@@ -156,7 +156,8 @@ def test_elusion_limit_at_the_edges() -> None:
 def test_completeness_of_the_confirmed_list() -> None:
     recall = completeness(400, Interval(500, 420, 800))
     assert (recall.estimate, recall.low, recall.high) == (0.8, 0.5, 400 / 420)
-    assert completeness(0, Interval(0, 0, 0)).estimate == 1.0
+    assert completeness(0, Interval(0, 0, 0)) == Interval(None, 0.0, 1.0)
+    assert completeness(0, Interval(9, 2, 20)) == Interval(0.0, 0.0, 0.0)
 
 
 def test_correction_for_misses() -> None:

@@ -277,8 +277,11 @@ def completeness(confirmed: float, total: Interval) -> Interval:
         total: Estimated number of positive tiles, confirmed ones included.
 
     Returns:
-        Confirmed / total, between confirmed / high and confirmed / low.
+        Confirmed / total, between confirmed / high and confirmed / low. Without a confirmed tile
+        the estimate is 0, or None if there may be no positive tile at all.
     """
+    if not confirmed:
+        return Interval(0.0 if total.estimate else None, 0.0, 0.0 if total.low else 1.0)
 
     def share(value: float) -> float:
         return 1.0 if value <= confirmed else confirmed / value

@@ -330,18 +330,19 @@ def _central(rows: Sequence[Mapping[str, Any]]) -> int:
     return int(np.nanargmin(distance))
 
 
-def _sample_weights(files: InventoryFiles) -> dict[str, tuple[int, float]]:
-    """Return stratum and weight of the tiles that the latest audit sampled."""
+def _sample_weights(files: InventoryFiles) -> dict[str, tuple[int | None, float]]:
+    """Return stratum (None elsewhere) and weight of the tiles that the latest audit sampled."""
     if not files.audits:
         return {}
     audit = files.audits[-1]
     tally = count_answers(audit, files.marks, files.audits)
     weights = [size / max(n, 1) for size, n in zip(tally.sizes, tally.sampled, strict=True)]
+    elsewhere = audit.rest / max(tally.rest_sampled, 1)
     return {
-        slot.id: (slot.stratum, weights[slot.stratum])
+        slot.id: (slot.stratum, elsewhere if slot.stratum is None else weights[slot.stratum])
         for slots in audit.pages
         for slot in slots
-        if slot.kind == "sample" and slot.stratum is not None
+        if slot.kind == "elsewhere" or (slot.kind == "sample" and slot.stratum is not None)
     }
 
 

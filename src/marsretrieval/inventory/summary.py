@@ -64,15 +64,16 @@ def estimate(
     agreement = wilson_interval(tally.agreed, tally.repeats)
     hit_rate = wilson_interval(tally.hits, tally.controls)
     shown = {name for name, _ in tally.positives} | {*tally.known}
+    places, assumed = tally.places(sizes), sizes.count_assumed(shown)
+    if assumed:
+        # A place may be larger than assumed, and all positive tiles may belong to one place.
+        places = Interval(places.estimate, min(places.low, 1.0), places.high)
     return {
         **result,
         "domain": audit.domain,
         "audited": sum(tally.sampled),
         "tiles": tiles.to_dict(),
-        "places": {
-            **tally.places(sizes).to_dict(),
-            "assumed": sizes.count_assumed(shown),
-        },
+        "places": {**places.to_dict(), "assumed": assumed},
         "recall": {**completeness(confirmed, tiles).to_dict(), "confirmed": confirmed},
         "elsewhere": _elsewhere(audit, tally),
         "corrected": to_plain(correct_for_misses(tiles, hit_rate)),
