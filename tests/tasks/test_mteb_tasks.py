@@ -37,11 +37,11 @@ def scores_of(result: Any) -> dict[str, float]:
 
 def test_landforms_have_the_same_metrics(tiny_planet: Path, tmp_path: Path) -> None:
     mteb = pytest.importorskip("mteb")
-    from marsretrieval.tasks.mteb_tasks import MtebEncoder, landform_task
+    from marsretrieval.tasks.mteb_tasks import EncoderAdapter, landform_task
 
     encoder = FakeEncoder()
     result = mteb.evaluate(
-        MtebEncoder(encoder), landform_task(tiny_planet), cache=None, show_progress_bar=False
+        EncoderAdapter(encoder), landform_task(tiny_planet), cache=None, show_progress_bar=False
     )
     scores = scores_of(result)
     _, groups = evaluate_here(find_task("landform"), encoder, tiny_planet, tmp_path)
@@ -53,7 +53,7 @@ def test_landforms_have_the_same_metrics(tiny_planet: Path, tmp_path: Path) -> N
 
 def test_points_have_the_same_metrics(tiny_planet: Path, tmp_path: Path) -> None:
     mteb = pytest.importorskip("mteb")
-    from marsretrieval.tasks.mteb_tasks import MtebEncoder, StoreSearch, geolocalization_task
+    from marsretrieval.tasks.mteb_tasks import EncoderAdapter, StoreSearch, geolocalization_task
 
     encoder = FakeEncoder()
     store, groups = evaluate_here(find_task("geo"), encoder, tiny_planet, tmp_path)
@@ -70,4 +70,4 @@ def test_points_have_the_same_metrics(tiny_planet: Path, tmp_path: Path) -> None
             value = evaluation.strict["average_precision"]
             assert scores[f"average_precision/{name}"] == value
     with pytest.raises(UsageError, match="MTEB would embed"):
-        mteb.evaluate(MtebEncoder(encoder), geolocalization_task(tiny_planet, store), cache=None)
+        mteb.evaluate(EncoderAdapter(encoder), geolocalization_task(tiny_planet, store), cache=None)

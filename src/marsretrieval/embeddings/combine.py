@@ -178,7 +178,7 @@ class DerivedStore:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _StorePart:
     """A shard to write: the rows of a block that stay (None: all)."""
 
     store: EmbeddingStore
@@ -322,7 +322,7 @@ def subset_store(
             keep = np.fromiter((name in remaining for name in block.ids), np.bool_, len(block))
         if keep.any():
             shard = source.entries[index].shard
-            part = _Part(source, index, shard, None if keep.all() else keep, int(keep.sum()))
+            part = _StorePart(source, index, shard, None if keep.all() else keep, int(keep.sum()))
             parts.append(part)
     if ids is not None:
         selected = {name for part in parts for name in _part_ids(part)}
@@ -388,10 +388,12 @@ def _provenance(
     }
 
 
-def _merge_parts(stores: Sequence[EmbeddingStore], prefer: str | None) -> tuple[list[_Part], int]:
+def _merge_parts(
+    stores: Sequence[EmbeddingStore], prefer: str | None
+) -> tuple[list[_StorePart], int]:
     """Shards of the merged store, and the number of rows that repeat an id of another store."""
     first_of: dict[str, tuple[EmbeddingStore, int]] = {}
-    parts: list[_Part] = []
+    parts: list[_StorePart] = []
     used: set[str] = set()
     duplicates, conflicts = 0, []
     for label, store in zip(store_names(stores), stores, strict=True):
@@ -413,7 +415,7 @@ def _merge_parts(stores: Sequence[EmbeddingStore], prefer: str | None) -> tuple[
                 shard = shard if shard not in used else _unused(f"{Path(label).name}-{shard}", used)
                 used.add(shard)
                 rows = int(keep.sum())
-                parts.append(_Part(store, index, shard, None if keep.all() else keep, rows))
+                parts.append(_StorePart(store, index, shard, None if keep.all() else keep, rows))
         first_of |= own
     if conflicts and prefer is None:
         raise DataError(
@@ -432,7 +434,7 @@ def _unused(name: str, used: set[str]) -> str:
     return candidate
 
 
-def _part_ids(part: _Part) -> Iterator[str]:
+def _part_ids(part: _StorePart) -> Iterator[str]:
     ids = part.store._block(part.index).ids
     keep = [True] * len(ids) if part.keep is None else part.keep.tolist()
     return (name for name, stays in zip(ids, keep, strict=True) if stays)
@@ -444,7 +446,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _write(
-    parts: Sequence[_Part],
+    parts: Sequence[_StorePart],
     out: Path,
     dataset: DatasetIdentity,
     duplicates: int,
@@ -495,7 +497,7 @@ def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
-def _write_part(folder: Path, manifest: Manifest, part: _Part) -> None:
+def _write_part(folder: Path, manifest: Manifest, part: _StorePart) -> None:
     source = part.store
     block = source._block(part.index)  # checks the file
     entry = replace(source.entries[part.index], shard=part.shard, made_by=manifest.made_by)

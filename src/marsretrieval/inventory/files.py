@@ -102,7 +102,7 @@ class StoreIdentity:
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class InventoryHeader:
     """Contents of `inventory.json`.
 
     Attributes:
@@ -261,7 +261,7 @@ class InventoryFiles:
             raise
 
     @classmethod
-    def create(cls, path: Path, header: Header) -> Self:
+    def create(cls, path: Path, header: InventoryHeader) -> Self:
         """Create an inventory and open it as its writer.
 
         Args:
@@ -354,7 +354,7 @@ class InventoryFiles:
         write_json(self._audit_path(audit.number), asdict(audit))
         self.audits[audit.number - 1 :] = [audit]
 
-    def write_header(self, header: Header) -> None:
+    def write_header(self, header: InventoryHeader) -> None:
         """Replace the header atomically.
 
         Args:
@@ -370,7 +370,7 @@ class InventoryFiles:
     def _audit_path(self, number: int) -> Path:
         return self.path / AUDITS / f"{number:03d}.json"
 
-    def _read_header(self) -> Header:
+    def _read_header(self) -> InventoryHeader:
         path = self.path / HEADER
         value = read_json(path)
         schema = value.get("schema") if isinstance(value, dict) else None
@@ -379,7 +379,7 @@ class InventoryFiles:
                 f"{path}: schema {schema!r}; this version reads {SCHEMA}",
                 remedy="Use the version of marsretrieval that made it.",
             )
-        return from_json(Header, value, source=path, error=InventoryError)
+        return from_json(InventoryHeader, value, source=path, error=InventoryError)
 
     def _read_marks(self) -> list[Mark]:
         path = self.path / MARKS

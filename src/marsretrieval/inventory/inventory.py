@@ -19,8 +19,8 @@ from marsretrieval.inventory.files import (
     AUDITS,
     SCHEMA,
     Audit,
-    Header,
     InventoryFiles,
+    InventoryHeader,
     Mark,
     MarkValue,
     now,
@@ -161,7 +161,7 @@ class Inventory:
         """
         vector = check_vector(query, store.dimension)
         empty = rows_below(store, None)
-        header = Header(
+        header = InventoryHeader(
             schema=SCHEMA,
             landform=landform,
             texts=tuple(texts),

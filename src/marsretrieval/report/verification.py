@@ -34,7 +34,7 @@ _GEO_KEYS = {
 
 
 @dataclass(slots=True)
-class Verification:
+class ResultVerification:
     """Outcome of the checks of one result file.
 
     Attributes:
@@ -62,7 +62,7 @@ class Verification:
 class _Checker:
     """Compare stored values with recomputed ones, and count them."""
 
-    def __init__(self, file: ResultFile, outcome: Verification) -> None:
+    def __init__(self, file: ResultFile, outcome: ResultVerification) -> None:
         self.file = file
         self.outcome = outcome
         self.metrics = 0
@@ -100,7 +100,7 @@ class _Checker:
         self.outcome.checked += [f"{self.metrics} metrics", f"{self.intervals} intervals"]
 
 
-def verify_result(path: str | Path, *, progress: Progress = NO_PROGRESS) -> Verification:
+def verify_result(path: str | Path, *, progress: Progress = NO_PROGRESS) -> ResultVerification:
     """Check a result file against its schema and the tables beside it.
 
     The schema, the range of every value, the format of the hashes and `items_hash` are checked
@@ -116,7 +116,7 @@ def verify_result(path: str | Path, *, progress: Progress = NO_PROGRESS) -> Veri
         The outcome; a file that is not a valid result has its error as the only difference.
     """
     path = Path(path)
-    outcome = Verification(path)
+    outcome = ResultVerification(path)
     try:
         file = read_whole(path)
     except DataError as error:
@@ -141,7 +141,7 @@ def verify_result(path: str | Path, *, progress: Progress = NO_PROGRESS) -> Veri
     return outcome
 
 
-def _check_hashes(file: ResultFile, outcome: Verification) -> None:
+def _check_hashes(file: ResultFile, outcome: ResultVerification) -> None:
     """Check the format of the hashes, and recompute the hash of the items."""
     result = file.result
     data: Mapping[str, Any] = result.data

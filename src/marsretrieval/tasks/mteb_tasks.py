@@ -57,7 +57,7 @@ _SPLIT = "test"
 Results = Mapping[str, Mapping[str, float]]
 
 
-class MtebEncoder:
+class EncoderAdapter:
     """An encoder of this package with MTEB's encoder interface.
 
     Args:

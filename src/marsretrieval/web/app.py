@@ -109,7 +109,7 @@ def create_app(
 
 
 def _problem(status: int, error: str, remedy: str, code: str) -> JSONResponse:
-    problem = schemas.Problem(error=error, remedy=remedy, code=code)
+    problem = schemas.ErrorBody(error=error, remedy=remedy, code=code)
     return JSONResponse(problem.model_dump(), status)
 
 
@@ -140,7 +140,7 @@ async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 Page = Annotated[str, Header(alias="x-page", max_length=64)]
-router = APIRouter(responses={422: {"model": schemas.Problem}})
+router = APIRouter(responses={422: {"model": schemas.ErrorBody}})
 
 
 @router.get("/store")
@@ -228,9 +228,9 @@ def post_pictures(
     return schemas.PicturesResponse(ids=ids)
 
 
-@router.post("/searches", responses={409: {"model": schemas.Problem}})
+@router.post("/searches", responses={409: {"model": schemas.ErrorBody}})
 async def post_search(
-    body: schemas.SearchRequest, server: Context, page: Page = ""
+    body: schemas.SearchBody, server: Context, page: Page = ""
 ) -> schemas.SearchResponse:
     """Rank all tiles. A newer search of the same page cancels an older one (status 409)."""
     number = server.newest[page] = server.newest.get(page, 0) + 1
@@ -339,7 +339,7 @@ def get_tile(
         neighbours=shown.neighbours(row),
         links=[]
         if lon is None or lat is None
-        else [schemas.Link(title=link.text, url=link.href) for link in links_at(lon, lat)],
+        else [schemas.PageLink(title=link.text, url=link.href) for link in links_at(lon, lat)],
     )
 
 
@@ -367,10 +367,10 @@ def get_tiles(
 
 
 @router.get("/features")
-def get_features() -> list[schemas.Feature]:
+def get_features() -> list[schemas.NamedFeature]:
     """Return named features of Mars (IAU)."""
     return [
-        schemas.Feature(
+        schemas.NamedFeature(
             name=feature.name,
             kind=feature.type,
             lon=feature.lon,

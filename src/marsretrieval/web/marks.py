@@ -15,7 +15,7 @@ from marsretrieval.web.state import Context, describe_search, not_found
 
 TileId = Annotated[str, Path(max_length=1000)]
 router = APIRouter(
-    responses={status: {"model": schemas.Problem} for status in (403, 404, 409, 422, 507)}
+    responses={status: {"model": schemas.ErrorBody} for status in (403, 404, 409, 422, 507)}
 )
 
 
@@ -73,7 +73,7 @@ async def post_learn(server: Context) -> schemas.SearchResponse:
     def run() -> schemas.SearchResponse:
         vector = inventory.learn()
         store = inventory.store
-        question = store.question(schemas.SearchRequest(learned=True), {}, vector)
+        question = store.question(schemas.SearchBody(learned=True), {}, vector)
         return describe_search(server, store, store.search(question, lambda: True))
 
     return await asyncio.get_running_loop().run_in_executor(server.worker, run)

@@ -20,7 +20,7 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class SearchRequest(Request):
+class SearchBody(Request):
     """A query; see `SearchQuery` for the meaning of the parts.
 
     Attributes:
@@ -107,7 +107,7 @@ class ExportRequest(Request):
     format: str
 
 
-class Problem(BaseModel):
+class ErrorBody(BaseModel):
     """An error.
 
     Attributes:
@@ -260,7 +260,7 @@ class HitsPage(BaseModel):
     more: bool
 
 
-class Link(BaseModel):
+class PageLink(BaseModel):
     """A page about a position."""
 
     title: str
@@ -294,7 +294,7 @@ class TileInfo(BaseModel):
     score: float | None
     mark: MarkName | None
     neighbours: list[list[str | None]]
-    links: list[Link]
+    links: list[PageLink]
 
 
 class Footprint(BaseModel):
@@ -307,7 +307,7 @@ class Footprint(BaseModel):
     height_deg: float
 
 
-class Feature(BaseModel):
+class NamedFeature(BaseModel):
     """A named feature of Mars; `size` is its diameter in degrees of a great circle."""
 
     name: str

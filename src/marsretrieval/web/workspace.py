@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from marsretrieval.api.query import Question
-    from marsretrieval.web.schemas import SearchRequest
+    from marsretrieval.web.schemas import SearchBody
 
 Vector = npt.NDArray[np.float32]
 
@@ -150,7 +150,7 @@ class MapStore:
         return below[self.index.row_of]
 
     def question(
-        self, request: SearchRequest, pictures: Mapping[str, Image], learned: Path | None = None
+        self, request: SearchBody, pictures: Mapping[str, Image], learned: Path | None = None
     ) -> Question:
         """Validate a request.
 

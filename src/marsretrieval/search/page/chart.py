@@ -46,7 +46,7 @@ _FINE_STEPS = tuple(factor * 10.0**power for power in (-6, -5, -4, -3) for facto
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class ChartMark:
     """One hit on the map.
 
     Attributes:
@@ -139,7 +139,7 @@ class HitMap:
     size: tuple[float, float]
     area: tuple[float, float, float, float]
     circular: bool
-    marks: Sequence[Mark]
+    marks: Sequence[ChartMark]
     labels: Sequence[Label]
     graticule: str
     circles: str
@@ -358,7 +358,7 @@ def planet_outline() -> Iterator[tuple[float, float, float, float]]:
 
 def _marks(
     plane: _Plane, lon: Floats, lat: Floats, shapes: Sequence[Shape | None]
-) -> Iterator[Mark]:
+) -> Iterator[ChartMark]:
     x, y = plane.project(lon, lat)
     inside = np.isfinite(x) & np.isfinite(y)
     inside[inside] = plane.contains(x[inside], y[inside])
@@ -374,7 +374,9 @@ def _marks(
             height = float(np.ptp(rings[0][:, 1])) * plane.units_per_degree
             if height >= _SMALLEST_OUTLINE:
                 outline = "".join(_ring_path(plane, ring) for ring in rings)
-        yield Mark(index, round(float(x[index]), 2), round(float(y[index]), 2), radius, outline)
+        yield ChartMark(
+            index, round(float(x[index]), 2), round(float(y[index]), 2), radius, outline
+        )
 
 
 def _ring_path(plane: _Plane, ring: Floats) -> str:
@@ -454,7 +456,9 @@ def _rounded(label: Label) -> Label:
     return Label(round(label.x, 1), round(label.y, 1), label.text, label.anchor, label.kind)
 
 
-def _names(plane: _Plane, marks: Sequence[Mark], scale: ScaleBar | None) -> tuple[list[Label], str]:
+def _names(
+    plane: _Plane, marks: Sequence[ChartMark], scale: ScaleBar | None
+) -> tuple[list[Label], str]:
     """Names of features that fit beside the marks, and circles of the round ones."""
     entries = sorted(features_in(plane.box), key=lambda entry: -entry.weight)[:_MAX_NAMES]
     per_km = plane.units_per_degree / (np.pi / 180 * MARS_RADIUS_M / 1000)
@@ -527,7 +531,7 @@ def _searched_path(plane: _Plane, positions: Floats, tile_deg: float | None) -> 
     return "".join(parts)
 
 
-def _scale_bar(plane: _Plane, marks: Sequence[Mark]) -> ScaleBar:
+def _scale_bar(plane: _Plane, marks: Sequence[ChartMark]) -> ScaleBar:
     """Scale bar in the lower corner that covers fewer hits."""
     metres_per_unit = np.pi / 180 * MARS_RADIUS_M / plane.units_per_degree
     longest = metres_per_unit * plane.width * 0.3
