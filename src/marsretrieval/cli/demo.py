@@ -24,6 +24,7 @@ All data are synthetic: the metrics above are not valid for Mars or for publishe
 
 Next steps:{activate}
   open {page}      # tables, curves, maps and examples on one page
+  marsretrieval serve {store}      # the map in a browser
   marsretrieval search --store {store} --text "pitted cones" -o {layer} --heatmap map.png
   marsretrieval run -m pe-core-l-14-336 -t landform --data data      # a real model on real data
   marsretrieval models                                               # all there are
