@@ -10,7 +10,6 @@ import typer
 
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
-from marsretrieval.results import PROTOCOLS
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
@@ -89,6 +88,8 @@ def report(
             f"--images: {pluralize(len(images), 'path')} ignored: an HTML report shows the "
             "thumbnails written by `marsretrieval run`"
         )
+    from marsretrieval.results import PROTOCOLS
+
     if protocol is not None and protocol not in PROTOCOLS:
         raise UsageError(
             f"--protocol {protocol}: unknown protocol", remedy="Use published or strict."
