@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,7 @@ def main(demo: Path) -> None:
     gallery(hits, pictures).save(OUT / "search.png", optimize=True)
     points = demo / "planet" / "Mars-Global-Geolocalization" / "ground_truth" / "pitted_cones.csv"
     draw_map(store, encoder, points, OUT / "map.png")
+    take_screenshots(found)
 
 
 def gallery(hits: list[list[str]], pictures: dict[str, Image.Image]) -> Image.Image:
@@ -76,6 +78,34 @@ def draw_map(store: EmbeddingStore, encoder: Encoder, catalogue: Path, out: Path
     sheet.points(known.lon, known.lat, colour="black", hollow=True, size=30, label="catalogue")
     sheet.colour_bar(tiles, "cosine").legend().scale_bar()
     sheet.save(out, dpi=110)
+
+
+def take_screenshots(store: Path) -> None:
+    """Screenshots of `marsretrieval serve`: a region in light colours, the planet in dark ones."""
+    from playwright.sync_api import sync_playwright
+
+    from marsretrieval.web.server import MapServer, ServeOptions
+
+    server = MapServer(ServeOptions([store], port=0))
+    threading.Thread(target=server.run, daemon=True).start()
+    views = {"serve.webp": ("light", "&c=178,-2&z=0.006"), "serve-planet.webp": ("dark", "")}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+        )
+        for name, (scheme, view) in views.items():
+            page = browser.new_page(
+                viewport={"width": 1400, "height": 860},
+                color_scheme=scheme,  # type: ignore[arg-type]
+            )
+            page.goto(f"{server.url}#q=pitted+cones{view}")
+            page.wait_for_selector("body[data-search]", timeout=120_000)
+            page.wait_for_timeout(5_000)
+            page.wait_for_load_state("networkidle")  # images of the tiles
+            picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+            picture.save(OUT / name, quality=82, method=6)
+        browser.close()
+    server.stop()
 
 
 if __name__ == "__main__":
