@@ -13,6 +13,9 @@ import { PlanetMap, TILES_BELOW } from "./map.js";
 import { ScoreRaster, setRamp } from "./raster.js";
 import "./style.css";
 
+// Tiles that the server returns for a view at most: `_MAX_FOOTPRINTS` of web/app.py.
+const MAX_TILES = 400;
+
 const EMPTY: Query = {
   text: [], like: [], not_like: [], not_text: [], pictures: [], bbox: null, region: null, learned: false,
 };
@@ -511,6 +514,7 @@ class App {
       const places = await get<Place[]>(`/tiles?bbox=${[west, south, east, north].map((one) => one.toFixed(5)).join(",")}&store=${encodeURIComponent(this.store.name)}`);
       const pixels = (places[0]?.height_deg ?? 0.2) / this.map.zoom;
       const size = pixels > 300 ? 512 : pixels > 140 ? 256 : pixels > 70 ? 160 : 96;
+      if (places.length >= MAX_TILES) this.status(`The ${MAX_TILES} tiles nearest to the centre are drawn; zoom in to see all.`);
       this.map.setTiles(places.map((place) => ({ ...place, url: imageUrl(place.id, size, this.store.name) })));
     } catch (error) {
       this.problem(error);

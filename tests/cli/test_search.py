@@ -116,6 +116,8 @@ def test_dry_run_prints_the_plan(store: Path, tmp_path: Path) -> None:
         (("--like", HERE, "--heatmap", "a.jpg"), 2, "Use .tif"),
         (("--like", HERE, "--heatmap-cell", "1"), 2, "requires --heatmap"),
         (("--like", HERE, "--style", "sepia"), 2, "light or dark"),
+        (("--like", HERE, "--style", "dark"), 2, "apply only to maps"),
+        (("--like", HERE, "--basemap", "none", "-o", "a.csv"), 2, "apply only to maps"),
         (("--like", HERE, "--not-weight", "3"), 2, "--not-weight"),
         (("--like", HERE, "--checkpoint", "gone"), 2, "--checkpoint gone"),
         (("--not-text", "ice"), 2, "nothing to search for"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from marsretrieval.datasets.positions import PositionColumns
     from marsretrieval.embeddings.pipeline import DecodeIn
     from marsretrieval.encoders.base import LoadOptions, PromptPreset
+    from marsretrieval.plotting import Style
 
 _MODEL_PANEL = "The model"
 MODEL_NAMES = (
@@ -448,3 +450,33 @@ def parse_decode_in(name: str) -> DecodeIn:
         if decode_in == name:
             return decode_in
     raise UnknownNameError("kind of decoding worker", name, DECODE_IN)
+
+
+_PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
+
+
+def choose_style(style: str, basemap: str, files: Sequence[Path]) -> str | Style:
+    """Resolve --style and --basemap.
+
+    Args:
+        style: Value of --style.
+        basemap: Value of --basemap.
+        files: Files that the command writes.
+
+    Returns:
+        The style; its name if both options have their defaults.
+
+    Raises:
+        UsageError: If a value is invalid, or no file is a picture.
+    """
+    if (style, basemap) == ("light", "viking"):  # the defaults need no plotting code
+        return style
+    from marsretrieval.plotting import map_style
+
+    chosen = map_style(style, basemap)
+    if not any(path.suffix.lower() in _PICTURES for path in files):
+        raise UsageError(
+            "--style and --basemap apply only to maps and contact sheets",
+            remedy="Name a picture, such as -o map.png, or leave them out.",
+        )
+    return chosen

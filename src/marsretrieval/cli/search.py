@@ -28,6 +28,7 @@ from marsretrieval.cli.options import (
     NameColumn,
     Offline,
     TrustRemoteCode,
+    choose_style,
     read_known,
 )
 from marsretrieval.cli.repeat import finish_repeat, read_options
@@ -37,7 +38,6 @@ from marsretrieval.text import pluralize
 if TYPE_CHECKING:
     from marsretrieval.api import Question, SearchResult, Store
     from marsretrieval.cli.options import Known
-    from marsretrieval.plotting import Style
 
 _MAX_SHOWN = 20
 _HEADER = f"{'rank':>5}  {'score':>6}  {'z':>5}  {'percentile':>10}  {'lon':>9} {'lat':>8}  id"
@@ -371,11 +371,7 @@ def search(
     for path in files:
         if files.count(path) > 1:
             raise UsageError(f"{path}: named twice", remedy="Give the files different names.")
-    chosen_style: str | Style = style
-    if (style, basemap) != ("light", "viking"):  # the defaults need no plotting code
-        from marsretrieval.plotting import map_style
-
-        chosen_style = map_style(style, basemap)
+    chosen_style = choose_style(style, basemap, files)
     repetition = finish_repeat(context)
     parts: dict[str, Any] = {
         "text": text, "image": image, "like": like, "not_text": not_text, "not_image": not_image,

@@ -1,4 +1,4 @@
-"""What the routes of the map share: stores, the inventory, and descriptions of searches."""
+"""State shared by the routes of the map: stores, the inventory, and descriptions of searches."""
 
 from __future__ import annotations
 
