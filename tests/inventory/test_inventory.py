@@ -79,6 +79,25 @@ def test_a_mark_can_be_taken_back(inventory: Inventory) -> None:
     assert name(1) not in inventory.marked
 
 
+@pytest.mark.slow
+def test_intervals_of_many_audits_cover_the_truth(
+    tmp_path: Path, store: EmbeddingStore, query: np.ndarray, run_audit: RunAudit
+) -> None:
+    order = ranked(store, query)
+    generator = np.random.default_rng(0)
+    truth = {order[rank] for rank in range(600) if generator.random() < 0.6 * 0.99**rank}
+    covered = 0
+    for seed in range(1, 101):
+        path = tmp_path / f"{seed}.inventory"
+        with Inventory.create(path, store, landform="pitted cones", query=query) as inventory:
+            inventory.mark({tile: "yes" if tile in truth else "no" for tile in order[:20]})
+            inventory.start_audit(600, target=0.2, seed=seed)
+            run_audit(inventory, truth)
+            tiles = inventory.estimate()["tiles"]
+            covered += tiles["low"] <= len(truth) <= tiles["high"]
+    assert covered >= 93
+
+
 def test_an_audit_finds_the_truth(inventory: Inventory, run_audit: RunAudit) -> None:
     order = ranked(inventory.store, inventory.query)
     generator = np.random.default_rng(0)
