@@ -16,13 +16,13 @@ from marsretrieval.search import exact_topk, open_index
 
 def main() -> None:
     folder, count, k, kernel = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-    view = open_index(folder / "store")
-    assert view is not None
-    ranking = exact_topk(view, np.load(folder / "queries.npy")[:count], k, kernel=kernel)
-    places = view.positions()
+    index = open_index(folder / "store")
+    assert index is not None
+    ranking = exact_topk(index, np.load(folder / "queries.npy")[:count], k, kernel=kernel)
+    positions = index.positions()
     for scores, rows in (ranking.hits(query) for query in range(count)):
-        ids, here = view.ids(rows), places[rows]
-        assert len(ids) == len(here) == len(scores) == k
+        ids, located = index.ids(rows), positions[rows]
+        assert len(ids) == len(located) == len(scores) == k
     np.save(sys.argv[5], ranking.rows)
     print(*memory_kb())
 

@@ -43,9 +43,9 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def read_speed(plane: Any) -> float:
+def read_speed(codes: Any) -> float:
     """Measure memory bandwidth of all CPUs in bytes per second, by the faster of two reductions."""
-    flat = plane.reshape(-1)
+    flat = codes.reshape(-1)
     flat = flat[: len(flat) // 8 * 8]
     speeds = []
     with ThreadPoolExecutor(usable_cpus()) as pool:
@@ -79,15 +79,15 @@ def process(*arguments: object) -> dict[str, float]:
     }
 
 
-def stored_best(view: SearchIndex, queries: Any, k: int) -> list[set[int]]:
+def stored_best(index: SearchIndex, queries: Any, k: int) -> list[set[int]]:
     """Search the stored vectors with faiss, block by block."""
     scores: list[Any] = []
     rows: list[Any] = []
-    for start in range(0, view.rows, 100_000):
-        block = view.stored[start : start + 100_000].astype(np.float32)
+    for start in range(0, index.rows, 100_000):
+        block = index.stored[start : start + 100_000].astype(np.float32)
         nearest = faiss.knn(queries, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
         scores.append(nearest[0])
-        rows.append(view.row_of[start + nearest[1]])
+        rows.append(index.row_of[start + nearest[1]])
     score, row = np.concatenate(scores, axis=1), np.concatenate(rows, axis=1)
     best = np.argsort(-score, axis=1, kind="stable")[:, :k]
     return [set(item) for item in np.take_along_axis(row, best, axis=1)]
@@ -99,7 +99,7 @@ def common(actual: Any, expected: list[set[int]]) -> float:
     return min(len(want & set(rows.tolist())) / len(want) for rows, want in pairs)
 
 
-def warm(settings: argparse.Namespace, view: SearchIndex, queries: Any) -> dict[str, Any]:
+def warm(settings: argparse.Namespace, index: SearchIndex, queries: Any) -> dict[str, Any]:
     folder, k = settings.folder, settings.k
     features = np.asarray(np.load(folder / "published" / "features.npy", mmap_mode="r"))
     store = open_store(folder / "store")
@@ -110,38 +110,38 @@ def warm(settings: argparse.Namespace, view: SearchIndex, queries: Any) -> dict[
         return lambda: exact_topk(store, asked, count, index="ignore", **options)
 
     def ours(asked: Any, count: int, kernel: str = "auto", **options: Any) -> Callable[[], Any]:
-        return lambda: exact_topk(view, asked, count, kernel=kernel, **options)
+        return lambda: exact_topk(index, asked, count, kernel=kernel, **options)
 
-    plane, half, full = view.codes.nbytes, view.stored.nbytes, features.nbytes
+    codes, half, full = index.codes.nbytes, index.stored.nbytes, features.nbytes
     ten = len(queries)
     methods: dict[str, tuple[Callable[[], Any], float]] = {
         f"faiss.knn, float32, 1 query, k={k}": (
             lambda: faiss.knn(one, features, k, metric=metric), full),
         f"faiss.knn, float32, {ten} queries, k={k}": (
             lambda: faiss.knn(queries, features, k, metric=metric), full),
-        f"without view, numpy, 1 query, k={k}": (plain(one, k), half),
-        f"without view, numpy, {ten} queries, k={k}": (plain(queries, k), half),
+        f"without index, numpy, 1 query, k={k}": (plain(one, k), half),
+        f"without index, numpy, {ten} queries, k={k}": (plain(queries, k), half),
     }  # fmt: skip
     for kernel in settings.kernels:
         methods |= {
-            f"view, {kernel}, 1 query, k=100": (ours(one, 100, kernel), plane),
-            f"view, {kernel}, 1 query, k={k}": (ours(one, k, kernel), plane),
-            f"view, {kernel}, {ten} queries, k={k}": (ours(queries, k, kernel), plane),
+            f"index, {kernel}, 1 query, k=100": (ours(one, 100, kernel), codes),
+            f"index, {kernel}, 1 query, k={k}": (ours(one, k, kernel), codes),
+            f"index, {kernel}, {ten} queries, k={k}": (ours(queries, k, kernel), codes),
         }
-    places = store.positions()
+    positions = store.positions()
     for name, box in BOXES.items():
-        share = int(box.contains(places[:, 0], places[:, 1]).sum()) / view.rows
-        methods[f"without view, box {name}, 1 query, k=100"] = (
+        share = int(box.contains(positions[:, 0], positions[:, 1]).sum()) / index.rows
+        methods[f"without index, box {name}, 1 query, k=100"] = (
             plain(one, 100, region=box),
             share * half,
         )
-        methods[f"view, box {name}, 1 query, k=100"] = (
-            ours(one, 100, region=box), share * plane)  # fmt: skip
+        methods[f"index, box {name}, 1 query, k=100"] = (
+            ours(one, 100, region=box), share * codes)  # fmt: skip
     times: dict[str, list[float]] = {name: [] for name in methods}
     limits: dict[str, list[float]] = {name: [] for name in methods}
     speeds = []
     for number in range(settings.rounds + 1):
-        speed = read_speed(view.codes)
+        speed = read_speed(index.codes)
         for name, (work, size) in methods.items():
             took = seconds(work)
             if number:  # the first round warms up
@@ -150,8 +150,8 @@ def warm(settings: argparse.Namespace, view: SearchIndex, queries: Any) -> dict[
         if number:
             speeds.append(speed)
             print(f"round {number}: reading {speed / 1e9:.1f} GB/s", file=sys.stderr, flush=True)
-    expected = stored_best(view, queries, k)
-    equal = common(exact_topk(view, queries, k).rows, expected)
+    expected = stored_best(index, queries, k)
+    equal = common(exact_topk(index, queries, k).rows, expected)
     originals = faiss.knn(queries, features, k, metric=metric)[1]
     return {
         "read_gb_s": statistics.median(speeds) / 1e9,
@@ -165,7 +165,7 @@ def warm(settings: argparse.Namespace, view: SearchIndex, queries: Any) -> dict[
         },
         "same_set_as_faiss_on_stored_vectors": equal,
         "same_set_as_faiss_on_float32": common(
-            exact_topk(view, queries, k).rows, [set(rows.tolist()) for rows in originals]
+            exact_topk(index, queries, k).rows, [set(rows.tolist()) for rows in originals]
         ),
     }
 
@@ -243,22 +243,22 @@ def main() -> None:
     store = settings.folder / "store"
     drop_index(store)
     build = seconds(lambda: make_index(open_store(store)))
-    view = open_index(store)
-    assert view is not None
+    index = open_index(store)
+    assert index is not None
     queries = np.load(settings.folder / "queries.npy")
     report: dict[str, Any] = {
         "rows": settings.rows,
         "dimension": settings.dimension,
         "k": settings.k,
-        "view_s": build,
-        "view_gb": view.bytes / 1e9,
+        "index_s": build,
+        "index_gb": index.bytes / 1e9,
         "store_gb": sum(entry.bytes for entry in open_store(store).entries) / 1e9,
         "hardware": hardware(),
         "versions": package_versions(),
-        "warm": warm(settings, view, queries),
+        "warm": warm(settings, index, queries),
     }
     if not settings.skip_processes:
-        report["commands"] = commands(settings, *view.ids([0]))
+        report["commands"] = commands(settings, *index.ids([0]))
         report["processes"] = whole(settings, len(queries))
     if settings.json:
         print(json.dumps(report, indent=2))
@@ -271,7 +271,7 @@ def main() -> None:
 def show(report: dict[str, Any]) -> None:
     warm = report["warm"]
     print(f"{report['rows']:,} x {report['dimension']}, reading at {warm['read_gb_s']:.1f} GB/s")
-    print(f"view: made in {report['view_s']:.1f} s, {report['view_gb']:.2f} GB "
+    print(f"index: made in {report['index_s']:.1f} s, {report['index_gb']:.2f} GB "
           f"beside {report['store_gb']:.2f} GB")  # fmt: skip
     print(f"{'warm, in one process':48} {'ms':>8} {'least':>8} {'limit':>8}")
     for name, item in warm["methods"].items():
