@@ -220,8 +220,8 @@ def _make_targets(
     """Return the models and their stores: `store` for one model, its subfolders for several."""
     from marsretrieval.embeddings.builder import Target
     from marsretrieval.embeddings.manifest import ModelRequest
+    from marsretrieval.encoders.identity import variant
     from marsretrieval.encoders.registry import find
-    from marsretrieval.evaluation.jobs import variant
 
     specs = [find(name) for name in models]
     if len(specs) > 1 and options.checkpoint is not None:

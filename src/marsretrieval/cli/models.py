@@ -66,7 +66,7 @@ def list_models(
     Raises:
         UnknownNameError: If no model matches the pattern.
     """
-    from marsretrieval.encoders.library_names import LIBRARIES
+    from marsretrieval.encoders.base import LIBRARIES
     from marsretrieval.encoders.registry import all_specs
 
     library, colon, part = pattern.partition(":")
@@ -105,8 +105,8 @@ def check(
         ModelLoadError: If the model cannot be loaded.
         typer.Exit: With code 1 if the check finds a problem.
     """
+    from marsretrieval.encoders.doctor import check_encoder
     from marsretrieval.encoders.registry import find, load
-    from marsretrieval.encoders.sanity_check import check_encoder
 
     options = load_options(
         device=device,

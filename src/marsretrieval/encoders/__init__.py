@@ -17,10 +17,14 @@ if TYPE_CHECKING:
         TextRole,
         Vectors,
     )
-    from marsretrieval.encoders.doctor import examine_machine, find_load_error
+    from marsretrieval.encoders.doctor import (
+        check_batches,
+        check_encoder,
+        examine_machine,
+        find_load_error,
+    )
     from marsretrieval.encoders.identity import file_stats, model_identity, source_sha256
     from marsretrieval.encoders.registry import all_specs, find, load
-    from marsretrieval.encoders.sanity_check import check_batches, check_encoder
 
 __all__ = [
     "Encoder",
@@ -56,7 +60,12 @@ __getattr__, __dir__ = lazy_exports(
             "TextRole",
             "Vectors",
         ),
-        "marsretrieval.encoders.doctor": ("examine_machine", "find_load_error"),
+        "marsretrieval.encoders.doctor": (
+            "check_batches",
+            "check_encoder",
+            "examine_machine",
+            "find_load_error",
+        ),
         "marsretrieval.encoders.identity": (
             "file_stats",
             "model_identity",
@@ -66,10 +75,6 @@ __getattr__, __dir__ = lazy_exports(
             "all_specs",
             "find",
             "load",
-        ),
-        "marsretrieval.encoders.sanity_check": (
-            "check_batches",
-            "check_encoder",
         ),
     },
 )

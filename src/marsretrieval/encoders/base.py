@@ -16,6 +16,11 @@ from marsretrieval.errors import UsageError
 from marsretrieval.io import Constraint
 
 PLUGIN_FAMILY = "plugin"  # family of the models of plugins and of `module:Class`
+LIBRARIES = (
+    "oc",
+    "hf",
+    "timm",
+)  # prefixes of models under the names of open_clip, transformers, timm
 Vectors = npt.NDArray[np.float32]  # (n, dimension), every row of unit length
 Modality = Literal["image", "text"]
 

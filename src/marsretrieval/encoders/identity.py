@@ -19,7 +19,7 @@ from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from marsretrieval.errors import UsageError
-from marsretrieval.io import sha256_file
+from marsretrieval.io import sha256_file, sha256_json
 
 if TYPE_CHECKING:
     from marsretrieval.encoders.base import LoadOptions, ModelSpec
@@ -153,6 +153,27 @@ def file_stats(path: Path) -> list[list[Any]]:
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     stats = [(str(file.resolve()), file.stat()) for file in files if file.is_file()]
     return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+
+
+def variant(spec: ModelSpec, options: LoadOptions) -> str:
+    """Build the folder name of a model's results: its id and every non-default option.
+
+    Args:
+        spec: Spec of the model.
+        options: Options for loading it.
+
+    Returns:
+        The name.
+    """
+    parts = [spec.id.replace(":", "-").replace("/", "-")]
+    if options.prompts != "paper":
+        parts.append(options.prompts)
+    if options.dtype != "auto":
+        parts.append(options.dtype)
+    if options.checkpoint is not None:
+        stats = sha256_json(file_stats(options.checkpoint))
+        parts.append(f"{options.checkpoint.stem}-{stats[:8]}")
+    return "+".join(parts)
 
 
 def static_fingerprint(target: Any) -> Mapping[str, Any] | None:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from marsretrieval.encoders.base import Modality, ModelSpec
+from marsretrieval.encoders.base import LIBRARIES, Modality, ModelSpec
 from marsretrieval.encoders.torch_imports import ensure_torchvision
 from marsretrieval.errors import (
     MarsRetrievalError,
@@ -19,7 +19,6 @@ from marsretrieval.errors import (
 )
 from marsretrieval.io import read_json
 
-LIBRARIES = ("oc", "hf", "timm")
 _PACKAGE = __name__.rpartition(".")[0]
 _IMAGE: frozenset[Modality] = frozenset({"image"})
 _BOTH: frozenset[Modality] = frozenset({"image", "text"})

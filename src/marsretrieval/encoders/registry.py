@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from marsretrieval.encoders.base import PLUGIN_FAMILY, Encoder, LoadOptions, ModelSpec
-from marsretrieval.encoders.library_names import LIBRARIES, names_like, spec_from_library
+from marsretrieval.encoders.base import LIBRARIES, PLUGIN_FAMILY, Encoder, LoadOptions, ModelSpec
 from marsretrieval.encoders.torch_imports import guard_torchvision
 from marsretrieval.errors import (
     DataError,
@@ -97,6 +96,8 @@ def find(name: str) -> ModelSpec:
 
         return spec_from_mteb(rest)
     if library in LIBRARIES and rest:
+        from marsretrieval.encoders.library_names import spec_from_library
+
         return spec_from_library(library, rest)
     if ":" in name:
         from marsretrieval.encoders.custom import spec_from_target
@@ -105,6 +106,8 @@ def find(name: str) -> ModelSpec:
     for spec in all_specs():
         if _normalize_name(name) in map(_normalize_name, (spec.id, spec.name, spec.repository)):
             return spec
+    from marsretrieval.encoders.library_names import names_like
+
     ids = [spec.id for spec in all_specs()]
     raise UnknownNameError(
         "model",

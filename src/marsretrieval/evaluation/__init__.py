@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from marsretrieval.evaluation.jobs import Job, plan, variant
+    from marsretrieval.encoders.identity import variant
+    from marsretrieval.evaluation.jobs import Job, plan
     from marsretrieval.evaluation.runner import Finished, run
 
 __all__ = ["Finished", "Job", "plan", "run", "variant"]
@@ -15,10 +16,10 @@ __all__ = ["Finished", "Job", "plan", "run", "variant"]
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "marsretrieval.encoders.identity": ("variant",),
         "marsretrieval.evaluation.jobs": (
             "Job",
             "plan",
-            "variant",
         ),
         "marsretrieval.evaluation.runner": (
             "Finished",

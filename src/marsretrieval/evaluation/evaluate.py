@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from marsretrieval.encoders import LoadOptions, ModelSpec
 from marsretrieval.encoders.base import PromptPreset
+from marsretrieval.encoders.identity import variant
 from marsretrieval.encoders.loading import ModelLike, ResolvedModel, resolve_model, reuse
 from marsretrieval.errors import (
     DataError,
@@ -18,7 +19,7 @@ from marsretrieval.errors import (
     ModalityError,
     UsageError,
 )
-from marsretrieval.evaluation.jobs import Job, plan, variant
+from marsretrieval.evaluation.jobs import Job, plan
 from marsretrieval.evaluation.runner import Finished, run
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.results import (

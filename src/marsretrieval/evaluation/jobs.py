@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from marsretrieval.embeddings.store import EmbeddingStore, open_store
 from marsretrieval.encoders.base import LoadOptions, Modality, ModelSpec
 from marsretrieval.encoders.doctor import find_load_error
-from marsretrieval.encoders.identity import file_stats, model_identity, source_sha256
+from marsretrieval.encoders.identity import model_identity, source_sha256, variant
 from marsretrieval.errors import (
     DataError,
     MarsRetrievalError,
@@ -353,27 +353,6 @@ def _image_store_path(job: Job) -> Path:
     return (
         store if dtype == job.task.vector_dtype else job.cache / f"images-{job.task.vector_dtype}"
     )
-
-
-def variant(spec: ModelSpec, options: LoadOptions) -> str:
-    """Build the folder name of a model's results: its id and every non-default option.
-
-    Args:
-        spec: Spec of the model.
-        options: Options for loading it.
-
-    Returns:
-        The name.
-    """
-    parts = [spec.id.replace(":", "-").replace("/", "-")]
-    if options.prompts != "paper":
-        parts.append(options.prompts)
-    if options.dtype != "auto":
-        parts.append(options.dtype)
-    if options.checkpoint is not None:
-        stats = sha256_json(file_stats(options.checkpoint))
-        parts.append(f"{options.checkpoint.stem}-{stats[:8]}")
-    return "+".join(parts)
 
 
 def _uses_given_store(task: Task, tiles_store: Path | None) -> bool:

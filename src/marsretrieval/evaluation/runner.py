@@ -16,17 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from marsretrieval.datasets.download.record import read_record
-from marsretrieval.datasets.synthetic.record import find_planet
+from marsretrieval.datasets.records import find_planet, read_record
 from marsretrieval.embeddings.builder import BuildReport, build_store
 from marsretrieval.embeddings.cache import drop_stores, invalidate_cache, prepare_cache
 from marsretrieval.embeddings.manifest import ModelRequest
 from marsretrieval.embeddings.pipeline import DecodeIn
 from marsretrieval.embeddings.store import EmbeddingStore, open_store
-from marsretrieval.embeddings.truncated import TruncatedEncoder, TruncatedStore
 from marsretrieval.encoders.base import Encoder
+from marsretrieval.encoders.doctor import check_batches
 from marsretrieval.encoders.registry import load
-from marsretrieval.encoders.sanity_check import check_batches
 from marsretrieval.errors import DataError, MarsRetrievalError, StoreError
 from marsretrieval.evaluation.jobs import Job, unfinished_marker
 from marsretrieval.io import atomic_path, locked, make_folder, sha256_json
@@ -374,6 +372,8 @@ def _evaluate(
     if dim is None:
         outcome = job.task.evaluate(job.data, encoder, store, job.cache, job.settings, progress)
         return outcome, encoder.dimension
+    from marsretrieval.embeddings.truncated import TruncatedEncoder, TruncatedStore
+
     make_folder(job.cache)
     # Captions are embedded again: the store of the full ones stays as it is.
     with tempfile.TemporaryDirectory(prefix=".truncated-", dir=job.cache) as scratch:

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from marsretrieval.errors import UsageError
-from marsretrieval.search.query import choose_templates
 from marsretrieval.tasks.base import Task, TaskData, read_class_names
-from marsretrieval.tasks.geolocalization import Geolocalization
-from marsretrieval.tasks.landform import LandformRetrieval
-from marsretrieval.tasks.paired_image_text import Caption, PairedImageText
 
 if TYPE_CHECKING:
     from marsretrieval.encoders.base import Modality
+    from marsretrieval.tasks.paired_image_text import Caption
 
-# Task classes that each option applies to.
-_APPLIES: Mapping[str, tuple[type, ...]] = {
-    "caption": (PairedImageText,),
-    "templates": (LandformRetrieval, Geolocalization),
-    "class_names": (LandformRetrieval,),
-    "queries": (LandformRetrieval,),
-    "radius": (Geolocalization,),
-    "depth": (Geolocalization,),
-    "image_weight": (Geolocalization,),
-    "examples": (Geolocalization,),
+_PACKAGE = __name__.rpartition(".")[0] + "."
+
+# Tasks that each option applies to.
+_APPLIES: Mapping[str, tuple[str, ...]] = {
+    "caption": ("paired-image-text",),
+    "templates": ("landform", "geolocalization"),
+    "class_names": ("landform",),
+    "queries": ("landform",),
+    "radius": ("geolocalization",),
+    "depth": ("geolocalization",),
+    "image_weight": ("geolocalization",),
+    "examples": ("geolocalization",),
 }
 
 
@@ -83,25 +82,37 @@ class Ablation:
             UsageError: If an option is given that applies to none of the tasks, or is invalid.
             DataError: If a file cannot be read.
         """
-        given = {name: value for name in _APPLIES if (value := getattr(self, name)) is not None}
+        options = [option.name for option in fields(self)]
+        given = {name: value for name in options if (value := getattr(self, name)) is not None}
         for name in given:
-            if not any(type(task) in _APPLIES[name] for task in tasks):
-                names = [str(cast("Any", kind).name) for kind in _APPLIES[name]]
+            if not any(_applies(name, task) for task in tasks):
+                names = _APPLIES[name]
                 raise UsageError(
                     f"--{name.replace('_', '-')} requires the {' or '.join(names)} task",
                     remedy=f"Add -t {names[0]}, or leave it out.",
                 )
         if "templates" in given:
+            from marsretrieval.search.query import choose_templates
+
             given["templates"] = choose_templates(given["templates"])
         if isinstance(given.get("class_names"), str | Path):
             given["class_names"] = read_class_names(given["class_names"])
         return [_with_options(task, given) for task in tasks]
 
 
+def _applies(option: str, task: Task) -> bool:
+    """Return whether an option applies to a task: a built-in one, not a class derived from it."""
+    return task.name in _APPLIES[option] and type(task).__module__.startswith(_PACKAGE)
+
+
 def _with_options(task: Task, given: Mapping[str, Any]) -> Task:
-    options = {name: value for name, value in given.items() if type(task) in _APPLIES[name]}
+    options = {name: value for name, value in given.items() if _applies(name, task)}
     if not options:
         return task
+    from marsretrieval.tasks.geolocalization import Geolocalization
+    from marsretrieval.tasks.landform import LandformRetrieval
+    from marsretrieval.tasks.paired_image_text import PairedImageText
+
     if type(task) is PairedImageText:
         return PairedImageText(caption=cast("Caption", options["caption"]))
     if type(task) is LandformRetrieval:

@@ -38,7 +38,6 @@ from marsretrieval.tasks.base import (
     first_reason,
     first_rows,
 )
-from marsretrieval.tasks.limit import balanced, limited_data, select
 
 if TYPE_CHECKING:
     from marsretrieval.encoders.base import Encoder, Modality
@@ -233,6 +232,8 @@ class LandformRetrieval:
         Raises:
             DataError: If fewer than two classes are left.
         """
+        from marsretrieval.tasks.limit import balanced, limited_data, select  # for --limit only
+
         labels = balanced(data.annotations, count)
         classes = self._queried(labels.values())
         _require_two_classes(data.folder, classes)

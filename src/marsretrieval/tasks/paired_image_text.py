@@ -28,7 +28,6 @@ from marsretrieval.tasks.base import (
     first_reason,
     first_rows,
 )
-from marsretrieval.tasks.limit import limited_data, select
 
 if TYPE_CHECKING:
     from marsretrieval.encoders.base import Encoder, Modality
@@ -140,6 +139,8 @@ class PairedImageText:
         Returns:
             The limited data.
         """
+        from marsretrieval.tasks.limit import limited_data, select  # for --limit only
+
         captions = dict(islice(data.annotations.items(), count))
         return limited_data(
             data,

@@ -15,7 +15,6 @@ from marsretrieval.lazy import lazy_exports
 if TYPE_CHECKING:
     from marsretrieval.datasets.download.dataset import download, plan_download
     from marsretrieval.datasets.download.links import LinkSettings
-    from marsretrieval.datasets.download.record import DownloadRecord, read_record
     from marsretrieval.datasets.download.report import (
         KNOWN_GONE,
         MAX_MISSING,
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     )
     from marsretrieval.datasets.download.sources import DATASETS, Source, find_source
     from marsretrieval.datasets.listing import readable_bytes
+    from marsretrieval.datasets.records import DownloadRecord, read_record
 
 __all__ = [
     "DATASETS",
@@ -51,7 +51,7 @@ __getattr__, __dir__ = lazy_exports(
             "plan_download",
         ),
         "marsretrieval.datasets.download.links": ("LinkSettings",),
-        "marsretrieval.datasets.download.record": (
+        "marsretrieval.datasets.records": (
             "DownloadRecord",
             "read_record",
         ),

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from marsretrieval.datasets.download.http import check_libraries
 from marsretrieval.datasets.download.links import LinkSettings, read_pairs
-from marsretrieval.datasets.download.record import check_folder
 from marsretrieval.datasets.download.report import Plan, Report, common_fields
 from marsretrieval.datasets.download.sources import Source, find_source
 from marsretrieval.datasets.listing import free_bytes
+from marsretrieval.datasets.records import check_folder
 from marsretrieval.errors import DataError
 from marsretrieval.progress import NO_PROGRESS, Progress
 

@@ -18,7 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from marsretrieval.datasets.download.http import MEGABYTE, ByteCounter
-from marsretrieval.datasets.download.record import (
+from marsretrieval.datasets.download.report import Report, common_fields
+from marsretrieval.datasets.download.sources import Source
+from marsretrieval.datasets.ground_truth import read_ground_truth, read_image_queries
+from marsretrieval.datasets.listing import check_space, only_one
+from marsretrieval.datasets.open import open_images
+from marsretrieval.datasets.records import (
     CACHE,
     RECORD,
     DownloadRecord,
@@ -27,11 +32,6 @@ from marsretrieval.datasets.download.record import (
     check_folder,
     end_record,
 )
-from marsretrieval.datasets.download.report import Report, common_fields
-from marsretrieval.datasets.download.sources import Source
-from marsretrieval.datasets.ground_truth import read_ground_truth, read_image_queries
-from marsretrieval.datasets.listing import check_space, only_one
-from marsretrieval.datasets.open import open_images
 from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError
 from marsretrieval.io import atomic_path, confined, make_folder, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress

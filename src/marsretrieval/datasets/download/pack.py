@@ -26,11 +26,11 @@ from marsretrieval.datasets.download.links import (
     fetch_links,
     read_pairs,
 )
-from marsretrieval.datasets.download.record import CACHE, FileRecord, check_folder, end_record
 from marsretrieval.datasets.download.report import Missing, Report, common_fields
 from marsretrieval.datasets.download.sources import Source
 from marsretrieval.datasets.images import decode_rgb
 from marsretrieval.datasets.listing import check_space
+from marsretrieval.datasets.records import CACHE, FileRecord, check_folder, end_record
 from marsretrieval.datasets.webdataset import write_tar
 from marsretrieval.errors import DataError, TableError
 from marsretrieval.io import atomic_path, confined, sha256_file, sha256_json

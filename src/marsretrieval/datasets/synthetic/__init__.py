@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from marsretrieval.datasets.records import PlanetRecord, find_planet
     from marsretrieval.datasets.synthetic.captions import sample_pair
-    from marsretrieval.datasets.synthetic.record import PlanetRecord, find_planet
     from marsretrieval.datasets.synthetic.registry import BENCHMARK, LANDFORMS
     from marsretrieval.datasets.synthetic.scene import Attributes, sample
     from marsretrieval.datasets.synthetic.writer import Summary, describe_planet, write_planet
@@ -42,7 +42,7 @@ __getattr__, __dir__ = lazy_exports(
             "Attributes",
             "sample",
         ),
-        "marsretrieval.datasets.synthetic.record": ("PlanetRecord", "find_planet"),
+        "marsretrieval.datasets.records": ("PlanetRecord", "find_planet"),
         "marsretrieval.datasets.synthetic.writer": ("Summary", "describe_planet", "write_planet"),
     },
 )

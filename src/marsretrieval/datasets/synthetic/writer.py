@@ -13,6 +13,11 @@ from typing import Any
 import numpy as np
 
 from marsretrieval import geo
+from marsretrieval.datasets.records import (
+    PLANET_FILE,
+    PlanetRecord,
+    parse_planet,
+)
 from marsretrieval.datasets.synthetic.dataset_files import (
     quad_file_name,
     require_rasterio,
@@ -31,11 +36,6 @@ from marsretrieval.datasets.synthetic.planet import (
     cut_quads,
     paint,
     scatter_features,
-)
-from marsretrieval.datasets.synthetic.record import (
-    PLANET_FILE,
-    PlanetRecord,
-    parse_record,
 )
 from marsretrieval.datasets.synthetic.registry import BENCHMARK, LANDFORMS
 from marsretrieval.errors import (
@@ -189,7 +189,7 @@ def write_planet(
     out = Path(out)
     parts = _size(size)
     if _status(out, seed, size, force) == "done":
-        return _summary(out, parse_record(read_json(out / PLANET_FILE), out), made=False)
+        return _summary(out, parse_planet(read_json(out / PLANET_FILE), out), made=False)
     require_rasterio()
     make_folder(out)
     with _staged(out) as folder:
@@ -229,7 +229,7 @@ def _status(out: Path, seed: int, size: str, force: bool) -> str:
                           remedy="Choose another folder with --out.")  # fmt: skip
     if force:
         return "replace"
-    record = parse_record(value, out)
+    record = parse_planet(value, out)
     requested = {"seed": seed, "size": size, "version": _size(size).version}
     differing = {
         key: record[key] for key in ("seed", "size", "version") if record[key] != requested[key]
