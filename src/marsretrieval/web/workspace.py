@@ -43,6 +43,7 @@ Vector = npt.NDArray[np.float32]
 FIRST_HITS = 200
 MAX_HITS = 10_000
 _KEPT_SEARCHES = 8
+_KEPT_BYTES = 96 * 2**20  # of all kept searches of a store, unless the newest alone has more
 _NEIGHBOURS = 5  # tiles per side of the block around a tile
 _MAX_PICTURES = 40
 _MAX_PICTURE_BYTES = 2**30  # decoded
@@ -67,6 +68,8 @@ class Search:
         codes: Scores of all tiles as bytes, by index row.
         raster: The score raster, uint8 of shape (rows, columns); None without positions.
         bound: Largest error of the scores in the raster.
+        candidates: Index rows of all tiles that may be among the best MAX_HITS, and their
+            approximate scores; None without an index.
         ms: Milliseconds per step.
     """
 
@@ -76,7 +79,17 @@ class Search:
     codes: ScoreCodes
     raster: npt.NDArray[np.uint8] | None
     bound: float
+    candidates: tuple[npt.NDArray[np.int32], Vector] | None = None
     ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the arrays and of the example images, in bytes."""
+        arrays = [self.codes.codes, *(self.candidates or ())]
+        if self.raster is not None:
+            arrays.append(self.raster)
+        images = (*self.question.images, *self.question.not_images)
+        return sum(array.nbytes for array in arrays) + sum(map(_image_bytes, images))
 
 
 class SupersededError(MarsRetrievalError):
@@ -217,29 +230,48 @@ class MapStore:
         scores, bound = self.scores(vector)
         started = _lap(ms, "scores", started)
         _require(is_current)
+        candidates = None
         if self.index is None:
             result = self.store.answer(question)
         else:
-            # One pass over the codes serves the raster and the hits.
-            ranking = exact_from_approximate(
-                self.index,
-                vector,
-                scores,
-                bound,
-                (question.k or FIRST_HITS) + len(set(question.left_out)),
-                exclude=self._excluded(question),
+            # One pass over the codes serves the raster, the hits, and further hits.
+            rows = candidate_rows(
+                scores, bound, MAX_HITS + len(set(question.left_out)), self._excluded(question)
             )
-            result = self.store.result_of(question, vector, ranking)
+            candidates = rows.astype(np.int32), scores[rows]
+            result = self._rank(question, vector, candidates, bound)
         started = _lap(ms, "hits", started)
         codes = encode_scores(scores, self._excluded(question, self.without_data))
         raster = None if self.raster is None else self.raster.paint(codes.codes)
         _lap(ms, "raster", started)
-        search = Search(secrets.token_hex(8), question, result, codes, raster, bound, ms)
+        key = secrets.token_hex(8)
+        search = Search(key, question, result, codes, raster, bound, candidates, ms)
         with self._lock:
-            self._searches[search.key] = search
-            while len(self._searches) > _KEPT_SEARCHES:
+            self._searches[key] = search
+            while len(self._searches) > _KEPT_SEARCHES or (
+                len(self._searches) > 1
+                and sum(kept.bytes for kept in self._searches.values()) > _KEPT_BYTES
+            ):
                 self._searches.popitem(last=False)
         return search
+
+    def _rank(
+        self,
+        question: Question,
+        vector: Vector,
+        candidates: tuple[npt.NDArray[np.int32], Vector],
+        bound: float,
+    ) -> SearchResult:
+        """Rank the candidates exactly, as `exact_topk` ranks all tiles."""
+        assert self.index is not None
+        rows, values = candidates
+        scores = np.zeros(self.index.rows, dtype=np.float32)
+        scores[rows] = values
+        others = np.ones(self.index.rows, dtype=np.bool_)
+        others[rows] = False
+        count = (question.k or FIRST_HITS) + len(set(question.left_out))
+        ranking = exact_from_approximate(self.index, vector, scores, bound, count, exclude=others)
+        return self.store.result_of(question, vector, ranking)
 
     def scores(self, vector: Vector) -> tuple[Vector, float]:
         """Score every tile.
@@ -286,7 +318,11 @@ class MapStore:
         if wanted > known and known >= asked:
             k = min(MAX_HITS, max(wanted, 4 * asked))
             question = replace(search.question, k=k)
-            search.result = self.store.answer(question)
+            if search.candidates is None:
+                search.result = self.store.answer(question)
+            else:
+                vector = search.result.query
+                search.result = self._rank(question, vector, search.candidates, search.bound)
             search.question = question
         return search.result.hits
 
@@ -301,11 +337,7 @@ class MapStore:
             excluded = excluded[self.index.row_of]
         if question.region is None:
             return excluded
-        if self.index is None:
-            lon, lat = self.tiles.positions().T
-        else:
-            lon, lat = np.asarray(self.index.lon), np.asarray(self.index.lat)
-        outside = ~question.region.contains(lon, lat)
+        outside = ~question.region.contains(*self._positions)
         return outside if excluded is None else excluded | outside
 
     def tiles_in(self, box: geo.Box, most: int) -> Iterator[tuple[str, float, float, float, float]]:
@@ -318,9 +350,9 @@ class MapStore:
         Yields:
             Id, longitude, latitude, width and height in degrees.
         """
-        lon, lat = self._positions
         if self.raster is None:
             return
+        lon, lat = self._positions
         wide, high = self.raster.cell_lon, self.raster.cell_lat
         middle_lon, middle_lat = box.west + box.width / 2, (box.south + box.north) / 2
         east = np.asarray(geo.wrap_lon(lon - middle_lon))
@@ -331,7 +363,7 @@ class MapStore:
         if len(rows) > most:
             distance = np.maximum(np.abs(east[rows]) / wide, np.abs(north[rows]) / high)
             rows = rows[np.argsort(distance, kind="stable")[:most]]
-        columns = self.tiles.take(rows)
+        columns = self.tiles.take(self._store_rows(rows))
         for number, name in enumerate(columns.ids):
             values = [
                 float(column[number])
@@ -363,15 +395,50 @@ class MapStore:
         # The tile nearest to each place of the block.
         order = np.argsort(-np.hypot(east[near] - np.round(east[near]),
                                      south[near] - np.round(south[near])))  # fmt: skip
-        for place, name in zip(near[order], self.tiles.ids(near[order]), strict=True):
+        names = self.tiles.ids(self._store_rows(near[order]))
+        for place, name in zip(near[order], names, strict=True):
             grid[int(np.round(south[place])) + half][int(np.round(east[place])) + half] = name
         grid[half][half] = columns.ids[0]
         return grid
 
     @cached_property
     def _positions(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Longitudes and latitudes by index row: memory-mapped; by row without an index."""
+        if self.index is not None:
+            return np.asarray(self.index.lon), np.asarray(self.index.lat)
         positions = self.tiles.positions()
         return np.ascontiguousarray(positions[:, 0]), np.ascontiguousarray(positions[:, 1])
+
+    def _store_rows(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the rows of the store of index rows."""
+        return rows if self.index is None else np.asarray(self.index.row_of[rows])
+
+
+def candidate_rows(
+    scores: Vector, bound: float, count: int, exclude: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.int64]:
+    """Find the rows that may be among the best, from approximate scores.
+
+    With s the count-th best approximate score, `count` rows score at least s - bound, so that a row
+    below s - 2 bound is not among the best `count`.
+
+    Args:
+        scores: Approximate scores, shape (n,).
+        bound: No exact score differs from its approximate one by more than this.
+        count: Number of best rows.
+        exclude: Rows that are skipped, shape (n,).
+
+    Returns:
+        Ascending row numbers; all rows that are not excluded if there are at most `count`.
+    """
+    rows = np.arange(len(scores)) if exclude is None else np.flatnonzero(~exclude)
+    if len(rows) <= count:
+        return rows
+    considered = scores if exclude is None else scores[rows]
+    cut = len(considered) - count
+    least = np.float32(float(np.partition(considered, cut)[cut]) - 2 * bound)
+    # Rounded down: no row is lost to the comparison in float32.
+    return rows[considered >= np.nextafter(least, np.float32(-np.inf))]
 
 
 class Pictures:
@@ -400,7 +467,7 @@ class Pictures:
         return key
 
     def _bytes(self) -> int:
-        return sum(3 * image.width * image.height for image in self._images.values())
+        return sum(map(_image_bytes, self._images.values()))
 
     def to_dict(self) -> dict[str, Image]:
         """Return the images by id."""
@@ -453,6 +520,10 @@ def _uploaded(ids: list[str], pictures: Mapping[str, Image]) -> list[Image]:
             f"{len(missing)} uploaded images are no longer kept", remedy="Upload them again."
         )
     return [pictures[name] for name in ids]
+
+
+def _image_bytes(image: Image) -> int:
+    return 3 * image.width * image.height
 
 
 def _require(is_current: Callable[[], bool]) -> None:
