@@ -131,6 +131,11 @@ class MapInventory:
         path = self._inventory.path / LEARNED
         return path if path.exists() else None
 
+    @property
+    def saved_in(self) -> Path | None:
+        """Folder that the marks of this server are saved in; None if it records none."""
+        return None if self.read_only else self._inventory.path
+
     def close(self) -> None:
         """Release the lock of the writer."""
         with self._lock:
