@@ -19,6 +19,8 @@ _PACKAGES = (
     "open_clip_torch", "timm", "transformers", "sentence-transformers", "mteb", "rasterio",
 )  # fmt: skip
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
+
 
 def package_versions() -> dict[str, str]:
     """Return the versions of Python and of the libraries that can affect a metric."""
@@ -125,3 +127,26 @@ def _exit_with_parent(scratch: Path | None) -> None:
     if scratch is not None:
         shutil.rmtree(scratch, ignore_errors=True)
     os._exit(1)
+
+
+def limit_allocator() -> bool:
+    """Let the C allocator of this process return freed memory to the system.
+
+    glibc keeps freed blocks of up to 32 MiB, per thread, once a program has freed one of this size:
+    a server that computes arrays of some MiB for each request then holds several hundred MiB. With
+    the limits of this function, blocks of 1 MiB and more are returned when they are freed, and
+    threads share two heaps. Only glibc is changed.
+
+    Returns:
+        Whether the limits were set.
+    """
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    limits = ((_M_MMAP_THRESHOLD, 2**20), (_M_TRIM_THRESHOLD, 2**22), (_M_ARENA_MAX, 2))
+    return all(mallopt(name, value) for name, value in limits)

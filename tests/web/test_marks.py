@@ -177,6 +177,31 @@ def test_an_audit_shows_tiles_blindly_until_it_is_complete(client, inventory, ma
     assert details["tiles"] == expected["tiles"] and details["audit"] == expected["audit"]
 
 
+def test_a_search_does_not_answer_the_open_page_of_an_audit(client, inventory, map_store):
+    answer = search(client, text=["pitted cones"])
+    client.post(f"{API}/audits", json={"domain": 60})
+    tiles = client.get(f"{API}/audits/1/page").json()["tiles"]
+    first, second = tiles[0], tiles[1]
+    for details in ({"search": answer["key"]}, {}):  # a search that was forgotten, too
+        response = client.put(f"{API}/marks/{first['id']}", json={"mark": "yes", **details})
+        assert response.status_code == 422
+        assert "open page of audit 1" in response.json()["error"]
+        assert "close the audit" in response.json()["remedy"]
+    assert client.get(f"{API}/marks").json() == []
+    mark(client, first["id"], "no", audit=1, showing=first["showing"])
+    assert client.put(f"{API}/marks/{first['id']}", json={"mark": "yes"}).status_code == 422
+    # Taking an answer back only means that the tile is shown again.
+    assert client.delete(f"{API}/marks/{first['id']}").status_code == 200
+    left = client.get(f"{API}/audits/1/page").json()["tiles"]
+    assert {tile["id"] for tile in left} == {tile["id"] for tile in tiles}
+    other = next(hit for hit in answer["hits"] if hit["id"] not in {tile["id"] for tile in tiles})
+    mark(client, other["id"], "yes", search=answer["key"])
+    # After the audit, a mark of a tile without an answer is a mark like any other.
+    client.post(f"{API}/audits/1/close", json={})
+    mark(client, second["id"], "yes", search=answer["key"])
+    assert [line.get("audit") for line in log(inventory)] == [1, 1, None, None]
+
+
 def test_exports_are_written_and_fetched(client, inventory):
     response = client.post(f"{API}/exports", json={"format": "places.geojson"})
     assert response.status_code == 409 and "nothing to export" in response.json()["error"]

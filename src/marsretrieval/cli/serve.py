@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -110,4 +111,10 @@ def serve(
         echo(server.url)
         say("Ctrl-C stops the server.")
     sys.stdout.flush()  # read by the program that started the server
-    server.run(open_browser=not no_open)
+    try:
+        server.run(open_browser=not no_open)
+    except KeyboardInterrupt as error:  # SIGTERM and SIGHUP too, with their number
+        saved = None if server.inventory is None else server.inventory.saved_in
+        say("Stopped." if saved is None else f"Stopped; all marks are saved in {saved}.")
+        number = error.args[0] if error.args else signal.SIGINT
+        raise typer.Exit(128 + number) from error

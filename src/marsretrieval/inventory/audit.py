@@ -418,17 +418,25 @@ def _draw_sample(audit: Audit, tally: Tally, earlier: Sequence[Slot], count: int
     return slots
 
 
-def page_of(audit: Audit, name: str) -> int | None:
+def page_of(audit: Audit, name: str, marks: Sequence[Mark]) -> int | None:
     """Find the page that a new mark of a tile answers or corrects.
+
+    A closed audit takes corrections only: a tile that had no answer when it was closed is no longer
+    shown blindly.
 
     Args:
         audit: The audit.
         name: Tile id.
+        marks: Lines of the log of marks.
 
     Returns:
         The last page of an open audit if it shows the tile; else the page that shows it as part
         of the sample, where the mark is a correction; None if there is none.
     """
+    if audit.state == "closed" and not any(
+        mark.audit == audit.number and mark.id == name for mark in marks
+    ):
+        return None
     last = len(audit.pages)
     for number in range(last, 0, -1):
         for slot in audit.pages[number - 1]:

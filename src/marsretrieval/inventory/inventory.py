@@ -552,7 +552,7 @@ class Inventory:
         self, answer: Answer, name: str, shown: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, Any]:
         for audit in reversed(self.files.audits):
-            page = audits.page_of(audit, name)
+            page = audits.page_of(audit, name, self.files.marks)
             if page is not None and answer.page in (None, page):
                 return {"how": "audit", "audit": audit.number, "page": page}
         if answer.page is not None:

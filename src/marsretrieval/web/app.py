@@ -27,7 +27,6 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from marsretrieval import __version__, geo
-from marsretrieval.datasets import decode_rgb
 from marsretrieval.errors import MarsRetrievalError, OutputError, UsageError
 from marsretrieval.inventory import InventoryError
 from marsretrieval.plotting.features import features
@@ -215,17 +214,17 @@ def post_pictures(
     server: Context, pictures: Annotated[list[UploadFile], File(max_length=_MAX_UPLOADS)]
 ) -> schemas.PicturesResponse:
     """Upload query images; they are kept in memory only."""
-    ids = []
+    images = []
     for upload in pictures:
         name = upload.filename or "image"
         data = upload.file.read(_MAX_PICTURE + 1)
         if len(data) > _MAX_PICTURE:
             raise UsageError(f"{name}: larger than {_MAX_PICTURE // 2**20} MiB")
-        try:
-            ids.append(server.pictures.add(decode_rgb(data, name)))
-        except MarsRetrievalError as error:
-            raise UsageError(error.message, remedy=error.remedy) from error
-    return schemas.PicturesResponse(ids=ids)
+        images.append((data, name))
+    try:
+        return schemas.PicturesResponse(ids=server.pictures.add(images))
+    except MarsRetrievalError as error:
+        raise UsageError(error.message, remedy=error.remedy) from error
 
 
 @router.post("/searches", responses={409: {"model": schemas.ErrorBody}})
@@ -244,7 +243,7 @@ async def post_search(
         store = server.store(body.store)
         inventory = server.inventory_of(store)
         learned = None if inventory is None else inventory.learned
-        question = store.question(body, server.pictures.to_dict(), learned)
+        question = store.question(body, server.pictures, learned)
         return describe_search(server, store, store.search(question, is_current))
 
     return await asyncio.get_running_loop().run_in_executor(server.worker, run)

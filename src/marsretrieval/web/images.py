@@ -21,8 +21,9 @@ from marsretrieval.web.workspace import MapStore
 
 _TAR = ".tar:"
 _CHANGED = "the file has changed since it was embedded"
-_MAX_TARS = 256  # with known member offsets
-_MAX_CACHED_BYTES = 96 * 2**20
+_MAX_MEMBERS = 100_000  # known offsets of all tars, about 250 bytes each
+_MAX_PATHS = 10_000  # known paths of sources
+_MAX_CACHED_BYTES = 48 * 2**20
 _SAMPLE = 20
 _QUALITY = 82
 # Formats that browsers show; others are converted.
@@ -160,6 +161,8 @@ class MapImages:
             candidates += [folder / path for folder in parents]
         found = next((one for one in candidates if one.is_file()), None)
         with self._lock:
+            while len(self._paths) >= _MAX_PATHS:
+                self._paths.pop(next(iter(self._paths)))
             self._paths[name] = found
         return found
 
@@ -180,7 +183,7 @@ class MapImages:
                 return None
             with self._lock:
                 self._tars[key] = members
-                while len(self._tars) > _MAX_TARS:
+                while len(self._tars) > 1 and sum(map(len, self._tars.values())) > _MAX_MEMBERS:
                     self._tars.popitem(last=False)
         if member not in members:
             return None

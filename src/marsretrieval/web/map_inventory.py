@@ -131,6 +131,11 @@ class MapInventory:
         path = self._inventory.path / LEARNED
         return path if path.exists() else None
 
+    @property
+    def saved_in(self) -> Path | None:
+        """Folder that the marks of this server are saved in; None if it records none."""
+        return None if self.read_only else self._inventory.path
+
     def close(self) -> None:
         """Release the lock of the writer."""
         with self._lock:
@@ -180,14 +185,22 @@ class MapInventory:
             Number of tiles marked yes, no and unsure now.
 
         Raises:
-            UsageError: If the tile is unknown, or no page of the open audit.
+            UsageError: If the tile is unknown, no page of the open audit, or on its open page while
+                `audit` is not given: a search shows its score, so that this is no blind answer.
             OutputError: If the mark could not be saved.
         """
         with self._lock:
             inventory = self._inventory
             if audit is not None:
                 self._require_audit(audit)
-            elif search is not None:
+            elif answer.mark != "none" and answer.id in self.hidden():
+                assert inventory.open_audit is not None
+                raise UsageError(
+                    f"{answer.id} is on the open page of audit {inventory.open_audit.number}, "
+                    "which is answered without seeing scores",
+                    remedy="Answer it on the page of the audit, or close the audit.",
+                )
+            if audit is None and search is not None:
                 result = search.result
                 key = save_search(inventory.files, result.query, result.about)
                 answer = replace(answer, search=key)

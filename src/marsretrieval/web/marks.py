@@ -73,7 +73,7 @@ async def post_learn(server: Context) -> schemas.SearchResponse:
     def run() -> schemas.SearchResponse:
         vector = inventory.learn()
         store = inventory.store
-        question = store.question(schemas.SearchBody(learned=True), {}, vector)
+        question = store.question(schemas.SearchBody(learned=True), server.pictures, vector)
         return describe_search(server, store, store.search(question, lambda: True))
 
     return await asyncio.get_running_loop().run_in_executor(server.worker, run)

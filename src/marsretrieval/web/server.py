@@ -15,6 +15,7 @@ from marsretrieval.api import open_store
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
 from marsretrieval.plotting.images import CREDIT, VIKING, check_basemap, viking_path
 from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.system import limit_allocator
 
 _PORTS_TRIED = 20
 
@@ -90,6 +91,7 @@ class MapServer:
         from marsretrieval.web.security import LOOPBACK
         from marsretrieval.web.workspace import MapStore
 
+        limit_allocator()
         check_basemap(options.basemap)
         for folder in options.images:
             if not folder.is_dir():

@@ -7,7 +7,7 @@ import shlex
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from marsretrieval import geo
 from marsretrieval.api import SearchQuery, SearchResult, Store
+from marsretrieval.datasets import decode_rgb
 from marsretrieval.errors import MarsRetrievalError, ModalityError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import (
@@ -25,6 +26,7 @@ from marsretrieval.search import (
     SearchIndex,
     approximate_scores,
     exact_from_approximate,
+    exact_topk,
     score_all,
 )
 from marsretrieval.search.index.find import index_of, known_of
@@ -43,9 +45,11 @@ Vector = npt.NDArray[np.float32]
 FIRST_HITS = 200
 MAX_HITS = 10_000
 _KEPT_SEARCHES = 8
+KEPT_BYTES = 96 * 2**20  # of all kept searches of a store, unless the newest alone has more
 _NEIGHBOURS = 5  # tiles per side of the block around a tile
+_HIT_BYTES = 1000  # about, of a hit as Python objects
 _MAX_PICTURES = 40
-_MAX_PICTURE_BYTES = 2**30  # decoded
+MAX_PICTURE_BYTES = 64 * 2**20  # encoded, without the newest request
 
 
 @dataclass(slots=True)
@@ -67,6 +71,8 @@ class Search:
         codes: Scores of all tiles as bytes, by index row.
         raster: The score raster, uint8 of shape (rows, columns); None without positions.
         bound: Largest error of the scores in the raster.
+        candidates: Index rows of all tiles that may be among the best MAX_HITS, and their
+            approximate scores; None without an index.
         ms: Milliseconds per step.
     """
 
@@ -76,7 +82,16 @@ class Search:
     codes: ScoreCodes
     raster: npt.NDArray[np.uint8] | None
     bound: float
+    candidates: tuple[npt.NDArray[np.int32], Vector] | None = None
     ms: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the arrays and the hits."""
+        arrays = [self.codes.codes, *(self.candidates or ())]
+        if self.raster is not None:
+            arrays.append(self.raster)
+        return sum(int(array.nbytes) for array in arrays) + _HIT_BYTES * len(self.result)
 
 
 class SupersededError(MarsRetrievalError):
@@ -150,13 +165,13 @@ class MapStore:
         return below[self.index.row_of]
 
     def question(
-        self, request: SearchBody, pictures: Mapping[str, Image], learned: Path | None = None
+        self, request: SearchBody, pictures: Pictures, learned: Path | None = None
     ) -> Question:
         """Validate a request.
 
         Args:
             request: The request.
-            pictures: Uploaded images by id.
+            pictures: Uploaded images.
             learned: File of the vector learned from the marks of this store's inventory; None if
                 there is none.
 
@@ -171,11 +186,11 @@ class MapStore:
             raise UsageError("a box and a region", remedy="Give one of them.")
         query = SearchQuery(
             text=request.text,
-            images=_uploaded(request.pictures, pictures),
+            images=pictures.load(request.pictures),
             similar_to=request.like,
             similar_to_location=request.like_at,
             negative_text=request.not_text,
-            negative_images=_uploaded(request.not_pictures, pictures),
+            negative_images=pictures.load(request.not_pictures),
             negative_tiles=request.not_like,
             use_templates=not request.raw,
             image_weight=MIX if request.mix is None else request.mix,
@@ -213,33 +228,61 @@ class MapStore:
         ms: dict[str, float] = {}
         started = time.perf_counter()
         vector = self.store.vector(question)
+        question = _without_pixels(question)
         started = _lap(ms, "query", started)
         scores, bound = self.scores(vector)
         started = _lap(ms, "scores", started)
         _require(is_current)
-        if self.index is None:
-            result = self.store.answer(question)
-        else:
-            # One pass over the codes serves the raster and the hits.
-            ranking = exact_from_approximate(
-                self.index,
-                vector,
-                scores,
-                bound,
-                (question.k or FIRST_HITS) + len(set(question.left_out)),
-                exclude=self._excluded(question),
+        candidates = None
+        if self.index is not None:
+            # One pass over the codes serves the raster, the hits, and further hits.
+            rows = candidate_rows(
+                scores, bound, MAX_HITS + len(set(question.left_out)), self._excluded(question)
             )
-            result = self.store.result_of(question, vector, ranking)
+            candidates = rows.astype(np.int32), scores[rows]
+        result = self._rank(question, vector, candidates, bound)
         started = _lap(ms, "hits", started)
         codes = encode_scores(scores, self._excluded(question, self.without_data))
         raster = None if self.raster is None else self.raster.paint(codes.codes)
         _lap(ms, "raster", started)
-        search = Search(secrets.token_hex(8), question, result, codes, raster, bound, ms)
+        key = secrets.token_hex(8)
+        search = Search(key, question, result, codes, raster, bound, candidates, ms)
         with self._lock:
-            self._searches[search.key] = search
-            while len(self._searches) > _KEPT_SEARCHES:
+            self._searches[key] = search
+            while len(self._searches) > _KEPT_SEARCHES or (
+                len(self._searches) > 1
+                and sum(kept.bytes for kept in self._searches.values()) > KEPT_BYTES
+            ):
                 self._searches.popitem(last=False)
         return search
+
+    def _rank(
+        self,
+        question: Question,
+        vector: Vector,
+        candidates: tuple[npt.NDArray[np.int32], Vector] | None,
+        bound: float,
+    ) -> SearchResult:
+        """Rank the tiles exactly; with an index, only the candidates."""
+        count = (question.k or FIRST_HITS) + len(set(question.left_out))
+        if self.index is None or candidates is None:
+            ranking = exact_topk(
+                self.store.embeddings,
+                vector,
+                count,
+                region=question.region,
+                exclude=question.exclude,
+            )
+        else:
+            rows, values = candidates
+            scores = np.zeros(self.index.rows, dtype=np.float32)
+            scores[rows] = values
+            others = np.ones(self.index.rows, dtype=np.bool_)
+            others[rows] = False
+            ranking = exact_from_approximate(
+                self.index, vector, scores, bound, count, exclude=others
+            )
+        return self.store.result_of(question, vector, ranking)
 
     def scores(self, vector: Vector) -> tuple[Vector, float]:
         """Score every tile.
@@ -286,7 +329,8 @@ class MapStore:
         if wanted > known and known >= asked:
             k = min(MAX_HITS, max(wanted, 4 * asked))
             question = replace(search.question, k=k)
-            search.result = self.store.answer(question)
+            vector = search.result.query
+            search.result = self._rank(question, vector, search.candidates, search.bound)
             search.question = question
         return search.result.hits
 
@@ -301,11 +345,7 @@ class MapStore:
             excluded = excluded[self.index.row_of]
         if question.region is None:
             return excluded
-        if self.index is None:
-            lon, lat = self.tiles.positions().T
-        else:
-            lon, lat = np.asarray(self.index.lon), np.asarray(self.index.lat)
-        outside = ~question.region.contains(lon, lat)
+        outside = ~question.region.contains(*self._positions)
         return outside if excluded is None else excluded | outside
 
     def tiles_in(self, box: geo.Box, most: int) -> Iterator[tuple[str, float, float, float, float]]:
@@ -318,9 +358,9 @@ class MapStore:
         Yields:
             Id, longitude, latitude, width and height in degrees.
         """
-        lon, lat = self._positions
         if self.raster is None:
             return
+        lon, lat = self._positions
         wide, high = self.raster.cell_lon, self.raster.cell_lat
         middle_lon, middle_lat = box.west + box.width / 2, (box.south + box.north) / 2
         east = np.asarray(geo.wrap_lon(lon - middle_lon))
@@ -331,7 +371,7 @@ class MapStore:
         if len(rows) > most:
             distance = np.maximum(np.abs(east[rows]) / wide, np.abs(north[rows]) / high)
             rows = rows[np.argsort(distance, kind="stable")[:most]]
-        columns = self.tiles.take(rows)
+        columns = self.tiles.take(self._store_rows(rows))
         for number, name in enumerate(columns.ids):
             values = [
                 float(column[number])
@@ -363,49 +403,106 @@ class MapStore:
         # The tile nearest to each place of the block.
         order = np.argsort(-np.hypot(east[near] - np.round(east[near]),
                                      south[near] - np.round(south[near])))  # fmt: skip
-        for place, name in zip(near[order], self.tiles.ids(near[order]), strict=True):
+        names = self.tiles.ids(self._store_rows(near[order]))
+        for place, name in zip(near[order], names, strict=True):
             grid[int(np.round(south[place])) + half][int(np.round(east[place])) + half] = name
         grid[half][half] = columns.ids[0]
         return grid
 
     @cached_property
     def _positions(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Longitudes and latitudes by index row: memory-mapped; by row without an index."""
+        if self.index is not None:
+            return np.asarray(self.index.lon), np.asarray(self.index.lat)
         positions = self.tiles.positions()
         return np.ascontiguousarray(positions[:, 0]), np.ascontiguousarray(positions[:, 1])
 
+    def _store_rows(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the rows of the store of index rows."""
+        return rows if self.index is None else np.asarray(self.index.row_of[rows])
+
+
+def candidate_rows(
+    scores: Vector, bound: float, count: int, exclude: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.int64]:
+    """Find the rows that may be among the best, from approximate scores.
+
+    With s the count-th best approximate score, `count` rows score at least s - bound, so that a row
+    below s - 2 bound is not among the best `count`.
+
+    Args:
+        scores: Approximate scores, shape (n,).
+        bound: No exact score differs from its approximate one by more than this.
+        count: Number of best rows.
+        exclude: Rows that are skipped, shape (n,).
+
+    Returns:
+        Ascending row numbers; all rows that are not excluded if there are at most `count`.
+    """
+    rows = np.arange(len(scores)) if exclude is None else np.flatnonzero(~exclude)
+    if len(rows) <= count:
+        return rows
+    considered = scores if exclude is None else scores[rows]
+    cut = len(considered) - count
+    least = np.float32(float(np.partition(considered, cut)[cut]) - 2 * bound)
+    # Rounded down: no row is lost to the comparison in float32.
+    reaching: npt.NDArray[np.int64] = rows[considered >= np.nextafter(least, np.float32(-np.inf))]
+    return reaching
+
 
 class Pictures:
-    """Uploaded query images, the most recent ones."""
+    """Uploaded query images, the most recent ones, in memory and encoded."""
 
     def __init__(self) -> None:
-        self._images: OrderedDict[str, Image] = OrderedDict()
+        self._images: OrderedDict[str, tuple[bytes, str]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def add(self, image: Image) -> str:
-        """Keep an image.
+    def add(self, images: Sequence[tuple[bytes, str]]) -> list[str]:
+        """Keep the images of one request; the oldest ones of earlier requests are dropped.
 
         Args:
-            image: The decoded image.
+            images: Encoded image and name of each.
 
         Returns:
-            Its id.
+            Their ids.
+
+        Raises:
+            DataError: If an image cannot be read; none is kept then.
         """
-        key = secrets.token_hex(8)
+        for data, name in images:
+            decode_rgb(data, name)
+        keys = [secrets.token_hex(8) for _ in images]
         with self._lock:
-            self._images[key] = image
-            while len(self._images) > _MAX_PICTURES or (
-                len(self._images) > 1 and self._bytes() > _MAX_PICTURE_BYTES
+            self._images.update(zip(keys, images, strict=True))
+            while len(self._images) > len(keys) and (
+                len(self._images) > _MAX_PICTURES or self._bytes() > MAX_PICTURE_BYTES
             ):
                 self._images.popitem(last=False)
-        return key
+        return keys
+
+    def load(self, keys: Sequence[str]) -> list[Image]:
+        """Decode images.
+
+        Args:
+            keys: Their ids.
+
+        Returns:
+            The images.
+
+        Raises:
+            UsageError: If one is no longer kept.
+        """
+        with self._lock:
+            images = [self._images[key] for key in keys if key in self._images]
+        if len(images) < len(keys):
+            raise UsageError(
+                f"{len(keys) - len(images)} uploaded images are no longer kept",
+                remedy="Upload them again.",
+            )
+        return [decode_rgb(data, name) for data, name in images]
 
     def _bytes(self) -> int:
-        return sum(3 * image.width * image.height for image in self._images.values())
-
-    def to_dict(self) -> dict[str, Image]:
-        """Return the images by id."""
-        with self._lock:
-            return dict(self._images)
+        return sum(len(data) for data, _ in self._images.values())
 
 
 def command_line(store: Store, about: Mapping[str, Any]) -> str:
@@ -446,13 +543,16 @@ def command_line(store: Store, about: Mapping[str, Any]) -> str:
     return shlex.join(map(str, parts))
 
 
-def _uploaded(ids: list[str], pictures: Mapping[str, Image]) -> list[Image]:
-    missing = [name for name in ids if name not in pictures]
-    if missing:
-        raise UsageError(
-            f"{len(missing)} uploaded images are no longer kept", remedy="Upload them again."
-        )
-    return [pictures[name] for name in ids]
+def _without_pixels(question: Question) -> Question:
+    """Drop the example images, of which only the number is used once the vector is computed."""
+    from PIL import Image
+
+    empty = Image.new("RGB", (1, 1))
+    return replace(
+        question,
+        images=[empty] * len(question.images),
+        not_images=[empty] * len(question.not_images),
+    )
 
 
 def _require(is_current: Callable[[], bool]) -> None:
