@@ -56,6 +56,10 @@ def report(
     intervals: Annotated[
         bool, typer.Option("--intervals/--no-intervals", help="Show 95 % intervals (tables).")
     ] = True,
+    per_seed: Annotated[
+        bool,
+        typer.Option("--per-seed", help="Show a row per seed instead of their mean and spread."),
+    ] = False,
     title: Annotated[str | None, typer.Option(help="Title of the report (.html).")] = None,
     images: Annotated[
         list[Path] | None,
@@ -88,6 +92,7 @@ def report(
             f"--images: {pluralize(len(images), 'path')} ignored: an HTML report shows the "
             "thumbnails written by `marsretrieval run`"
         )
+    from marsretrieval.report.seeds import average_seeds, seeds_of
     from marsretrieval.results import PROTOCOLS
 
     if protocol is not None and protocol not in PROTOCOLS:
@@ -102,15 +107,19 @@ def report(
     result_files, refused = _read_results(results)
     if task:
         result_files = _select_tasks(result_files, task)
+    averaged = average_seeds(result_files)
+    shown_files = result_files if per_seed else averaged
+    if output_format == "json":  # every result, then the means over seeds
+        shown_files = [*result_files, *(file for file in averaged if seeds_of(file.result))]
     if output_format == "html":
         assert output is not None
         refused += _write_page(
-            result_files, output, title=title, thumbnails=thumbnails, references=references,
+            shown_files, output, title=title, thumbnails=thumbnails, references=references,
             left_out=refused,
         )  # fmt: skip
     else:
         _write_tables(
-            result_files, output_format, output, details=details, references=references,
+            shown_files, output_format, output, details=details, references=references,
             protocol=protocol, intervals=intervals,
         )  # fmt: skip
     if refused:
