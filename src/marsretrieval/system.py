@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,38 @@ def hardware(device: str | None = None) -> dict[str, Any]:
         if torch is not None and device.startswith("cuda"):
             description["accelerator"] = torch.cuda.get_device_name(device)
     return description
+
+
+def reset_peak_memory() -> None:
+    """Begin a new measurement of `peak_memory`, where the system supports it."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory() -> dict[str, int]:
+    """Return the peak memory since `reset_peak_memory`, or since the start of the process.
+
+    Returns:
+        `peak_memory_bytes`, the resident memory of this process without its workers, and
+        `peak_gpu_memory_bytes`, the memory that torch allocated on the current GPU; values that
+        cannot be measured are missing.
+    """
+    peaks: dict[str, int] = {}
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("VmHWM:"))
+        peaks["peak_memory_bytes"] = 1024 * int(line.split()[1])
+    if not peaks and sys.platform == "darwin":
+        import resource
+
+        peaks["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        peaks["peak_gpu_memory_bytes"] = int(torch.cuda.max_memory_allocated())
+    return peaks
 
 
 def _memory_limit() -> float:

@@ -56,7 +56,25 @@ def report(
     intervals: Annotated[
         bool, typer.Option("--intervals/--no-intervals", help="Show 95 % intervals (tables).")
     ] = True,
-    title: Annotated[str | None, typer.Option(help="Title of the report (.html).")] = None,
+    per_seed: Annotated[
+        bool,
+        typer.Option("--per-seed", help="Show a row per seed instead of their mean and spread."),
+    ] = False,
+    leaderboard: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write a leaderboard: a static site, one page per submission."
+        ),
+    ] = None,
+    gpu_price: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PRICE", min=0, help="Price per hour, for costs (.html, --leaderboard)."
+        ),
+    ] = None,
+    title: Annotated[
+        str | None, typer.Option(help="Title of the report (.html, --leaderboard).")
+    ] = None,
     images: Annotated[
         list[Path] | None,
         typer.Option(hidden=True, help="Ignored: run writes the thumbnails of a page."),
@@ -70,7 +88,8 @@ def report(
 
     Prints one table over all tasks, then one per task and set of items.
 
-    Invalid result files and damaged tables are listed and skipped, with exit code 1.
+    Invalid result files and damaged tables are listed and skipped, with exit code 1. With
+    --leaderboard, so are submissions that fail `results verify`; they are listed, not ranked.
 
     Raises:
         UsageError: If options exclude each other, or the file name has no known suffix.
@@ -78,16 +97,28 @@ def report(
         DatasetNotFoundError: If there are no results.
         typer.Exit: With code 1 if a file is left out.
     """
+    if leaderboard is not None:
+        unused = {"-o": output, "--md": md, "--latex": latex, "--csv": csv, "--details": details,
+                  "--references": references is not None, "-t": task, "--protocol": protocol,
+                  "--no-intervals": not intervals, "--per-seed": per_seed, "--images": images,
+                  "--no-thumbnails": not thumbnails}  # fmt: skip
+        for name, is_set in unused.items():
+            if is_set:
+                raise UsageError(f"{name} does not apply to --leaderboard: leave it out")
+        _write_leaderboard(results, leaderboard, title=title, price=gpu_price, as_json=as_json)
+        return
     output_format = _choose_format(output, {"md": md, "latex": latex, "csv": csv, "json": as_json})
-    if output_format != "html" and (title or images or not thumbnails):
+    if output_format != "html" and (title or images or not thumbnails or gpu_price is not None):
         raise UsageError(
-            "--title, --images and --no-thumbnails apply only to HTML reports: -o FILE.html"
+            "--title, --images, --gpu-price and --no-thumbnails apply only to HTML reports: "
+            "-o FILE.html"
         )
     if images:
         say(
             f"--images: {pluralize(len(images), 'path')} ignored: an HTML report shows the "
             "thumbnails written by `marsretrieval run`"
         )
+    from marsretrieval.report.seeds import average_seeds, seeds_of
     from marsretrieval.results import PROTOCOLS
 
     if protocol is not None and protocol not in PROTOCOLS:
@@ -102,15 +133,19 @@ def report(
     result_files, refused = _read_results(results)
     if task:
         result_files = _select_tasks(result_files, task)
+    averaged = average_seeds(result_files)
+    shown_files = result_files if per_seed else averaged
+    if output_format == "json":  # every result, then the means over seeds
+        shown_files = [*result_files, *(file for file in averaged if seeds_of(file.result))]
     if output_format == "html":
         assert output is not None
         refused += _write_page(
-            result_files, output, title=title, thumbnails=thumbnails, references=references,
-            left_out=refused,
+            shown_files, output, title=title, thumbnails=thumbnails, references=references,
+            left_out=refused, price=gpu_price,
         )  # fmt: skip
     else:
         _write_tables(
-            result_files, output_format, output, details=details, references=references,
+            shown_files, output_format, output, details=details, references=references,
             protocol=protocol, intervals=intervals,
         )  # fmt: skip
     if refused:
@@ -226,6 +261,7 @@ def _write_page(
     thumbnails: bool,
     references: bool | None,
     left_out: Sequence[str],
+    price: float | None,
 ) -> Sequence[str]:
     """Write the HTML report; return one line for each damaged table."""
     from marsretrieval.report.html.page import write_html
@@ -235,7 +271,7 @@ def _write_page(
     with show_progress() as progress:
         page = write_html(
             result_files, output, title=title, thumbnails=thumbnails, references=reference_rows,
-            left_out=left_out, progress=progress,
+            left_out=left_out, price=price, progress=progress,
         )  # fmt: skip
     for line in page.damaged:
         say(f"left out: {line}")
@@ -243,3 +279,27 @@ def _write_page(
         say(note)
     say(f"wrote {page.path}: {page.size / 1e6:.1f} MB, {pluralize(page.images, 'thumbnail')}")
     return page.damaged
+
+
+def _write_leaderboard(
+    paths: list[Path], folder: Path, *, title: str | None, price: float | None, as_json: bool
+) -> None:
+    """Write the leaderboard; exit with code 1 if a submission is not verified."""
+    from marsretrieval.report.html.leaderboard import write_leaderboard
+
+    with show_progress() as progress:
+        board = write_leaderboard(paths, folder, title=title, price=price, progress=progress)
+    for submission in board.failed:
+        for file, line in submission.reasons:
+            say(f"not verified: {submission.name}: {file}: {line}")
+    for name in board.removed:
+        say(f"removed from the leaderboard, because it is not among the results: {name}")
+    reused = f", checks of {pluralize(board.reused, 'unchanged file')} reused"
+    say(
+        f"wrote {folder / 'index.html'}: {pluralize(len(board.submissions), 'submission')}, "
+        f"{len(board.failed)} not verified{reused if board.reused else ''}"
+    )
+    if as_json:
+        print_json(board.to_dict())
+    if board.failed:
+        raise typer.Exit(1)

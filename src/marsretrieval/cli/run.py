@@ -294,6 +294,8 @@ def run_jobs(
     """
     from marsretrieval import evaluation
     from marsretrieval.report.render import print_tables
+    from marsretrieval.report.result_files import ResultFile
+    from marsretrieval.report.seeds import average_seeds
     from marsretrieval.report.tables import model_tables
 
     finished: list[Finished] = []
@@ -328,7 +330,8 @@ def run_jobs(
             }
         )
     else:
-        print_tables(model_tables(results, references=False))
+        averaged = average_seeds([ResultFile(result) for result in results])
+        print_tables(model_tables([file.result for file in averaged], references=False))
     return finished
 
 

@@ -37,7 +37,7 @@ from marsretrieval.results import (
     move_superseded,
     read_result,
 )
-from marsretrieval.system import hardware, package_versions
+from marsretrieval.system import hardware, package_versions, peak_memory, reset_peak_memory
 from marsretrieval.tasks import Outcome, task_info
 from marsretrieval.tasks.thumbnails import make_thumbnails
 from marsretrieval.text import pluralize
@@ -130,6 +130,7 @@ def run(
                     warnings = check_batches(encoder)
                     for warning in warnings:
                         say(f"warning: {job.name}: {warning}")
+                reset_peak_memory()
                 finished = _compute(job, encoder, build, warnings, progress, say)
             except MarsRetrievalError as error:
                 _remove_empty_folders(job)
@@ -163,6 +164,7 @@ def make_result(
     warnings: Sequence[str] = (),
     *,
     dimension: int | None = None,
+    memory: Mapping[str, int] | None = None,
 ) -> RunResult:
     """Assemble the result of a job.
 
@@ -174,6 +176,7 @@ def make_result(
         built: Report on the store if it was built; adds its timings.
         warnings: Warnings about the model.
         dimension: Dimension of the evaluated vectors; None: that of the encoder.
+        memory: Peak memory by kind, as returned by `peak_memory`.
 
     Returns:
         The result.
@@ -219,7 +222,7 @@ def make_result(
         metrics={name: evaluation.to_dict() for name, evaluation in outcome.groups.items()},
         seed=job.settings.seed,
         versions=package_versions(),
-        hardware=hardware(str(getattr(encoder, "device", "cpu"))),
+        hardware={**hardware(str(getattr(encoder, "device", "cpu"))), **(memory or {})},
         timings=timings,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         settings=job.settings.to_dict(),
@@ -354,7 +357,9 @@ def _compute(
     outcome = replace(outcome, notes=[*outcome.notes, *notes])
     for note in outcome.notes:
         say(note)
-    result = make_result(job, encoder, store, outcome, report, warnings, dimension=dimension)
+    result = make_result(
+        job, encoder, store, outcome, report, warnings, dimension=dimension, memory=peak_memory()
+    )
     make_folder(job.folder)
     with locked(job.folder):
         path = choose_path(job.folder, ResultKey.from_result(result))

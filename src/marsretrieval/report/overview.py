@@ -10,6 +10,7 @@ from typing import Any
 from marsretrieval.report.columns import Metric, main_metric, task_columns
 from marsretrieval.report.grouping import MODES, ResultSet, result_sets
 from marsretrieval.report.result_files import ResultFile
+from marsretrieval.report.seeds import seeds_note
 from marsretrieval.report.table import (
     CHANCE,
     Cell,
@@ -246,6 +247,9 @@ def _remarks(columns: Sequence[_TaskColumn], other_results: int) -> str:
         sentences.append("Mean rank: over the tasks, of models with a value for each of them.")
     if any(column.group.startswith(MEAN) for column in columns):
         sentences.append("Geo-localization: mean over landforms, for the kind of query named.")
+    seeds = seeds_note(result for column in columns for result in column.result_set.results)
+    if seeds:
+        sentences.append(seeds)
     if other_results:
         sentences.append(
             f"{pluralize(other_results, 'result')} on other items: only in the tables below."

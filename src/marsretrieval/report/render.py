@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _WIDTH = 110  # of a pipe or a file; rich assumes 80
 CSV_COLUMNS = ("model", "task", "set_hash", "n", "group", "protocol", "metric", "value", "low",
-               "high", "source", "interval_unit", "interval_count", "limit", "options")  # fmt: skip
+               "high", "source", "interval_unit", "interval_count", "limit", "options",
+               "spread", "seeds")  # fmt: skip
 RANDOM = "random ranking"  # source of chance in the CSV
 _CHANCE_NOTE = "Chance: expected value for a random ranking."
 _FOOTNOTE = "In %, except MedR and K."
@@ -80,7 +81,7 @@ def print_tables(tables: Sequence[ResultTable]) -> None:
     out = console()
     for table in map(ResultTable.folded, tables):
         out.print(f"\n{table.title}", markup=False)
-        out.print(rich_table(table))
+        out.print(_fitting_table(out, table))
         if table.notes:
             out.print(table.notes, markup=False)
         if table.references:
@@ -124,12 +125,24 @@ def print_evaluation(evaluation: Mapping[str, Any], *, title: str | None = None)
     )
 
 
-def rich_table(table: ResultTable, *, digits: int = 0) -> RichTable:
+def _fitting_table(out: Console, table: ResultTable) -> RichTable:
+    """The table with intervals beside the values, or below them if it would be too wide."""
+    from rich.measure import Measurement
+
+    rich = rich_table(table)
+    unlimited = out.options.update(max_width=10_000)
+    if Measurement.get(out, unlimited, rich).minimum <= out.width:
+        return rich
+    return rich_table(table, stacked=True)
+
+
+def rich_table(table: ResultTable, *, digits: int = 0, stacked: bool = False) -> RichTable:
     """Build a table for the terminal.
 
     Args:
         table: Any table; its references are left out.
         digits: Decimals of the ends of intervals.
+        stacked: Whether intervals are in a line of their own below the values.
 
     Returns:
         A table of rich, without its title.
@@ -152,17 +165,17 @@ def rich_table(table: ResultTable, *, digits: int = 0) -> RichTable:
             if row.section and row.section == previous:
                 names[0] = ""
             previous = row.section
-            cells = [_console_cell(cell, digits) for cell in row.cells]
+            cells = [_console_cell(cell, digits, stacked) for cell in row.cells]
             rich.add_row(*names, *cells, style="dim" if row.kind == "chance" else None)
         rich.add_section()
     return rich
 
 
-def _console_cell(cell: Cell, digits: int) -> str:
+def _console_cell(cell: Cell, digits: int, stacked: bool) -> str:
     from rich.markup import escape
 
     interval = cell.interval(digits=digits) if cell.metric.percent else ""
-    text = escape(" ".join(filter(None, (cell.text(), interval))))
+    text = escape(("\n" if stacked else " ").join(filter(None, (cell.text(), interval))))
     return f"[bold]{text}[/bold]" if cell.best else text
 
 
@@ -302,8 +315,9 @@ def render_csv(tables: Sequence[ResultTable]) -> str:
     Each protocol has its rows even if the two agree. `source` is empty for results, "random
     ranking" for chance, and the address for references, whose protocol is empty. `interval_unit`
     and `interval_count` state what an interval resamples; `limit` is empty for results on all
-    items, `options` for the published protocol. Options of the evaluated system, such as other
-    templates, are part of the model's name.
+    items, `options` for the published protocol. The value of several seeds is their mean; `spread`
+    is its sample standard deviation and `seeds` their number. Options of the evaluated system, such
+    as other templates, are part of the model's name.
 
     Args:
         tables: Tables of `model_tables`.
@@ -325,7 +339,9 @@ def render_csv(tables: Sequence[ResultTable]) -> str:
                 basis = row.basis if cell.low is not None else {}
                 rest = [RANDOM if row.kind == "chance" else "",
                         str(basis.get("unit", "")), str(basis.get("count", "")),
-                        "" if table.limit is None else str(table.limit), table.options]  # fmt: skip
+                        "" if table.limit is None else str(table.limit), table.options,
+                        "" if cell.spread is None else repr(float(cell.spread)),
+                        str(row.seeds or "")]  # fmt: skip
                 values = [repr(cell.value), *ends, *rest]
                 writer.writerow([*map(table_cell, [*texts, cell.metric.key]), *values])
         for source in table.sources:
@@ -333,7 +349,7 @@ def render_csv(tables: Sequence[ResultTable]) -> str:
                 texts = [source.model, table.task, "", f"pairs={source.pairs}"]
                 texts += [source.group or "all", "", key]
                 writer.writerow(
-                    [*map(table_cell, texts), repr(value), "", "", source.url, "", "", "", ""]
+                    [*map(table_cell, texts), repr(value), "", "", source.url, *[""] * 6]
                 )
     return out.getvalue()
 

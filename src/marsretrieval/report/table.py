@@ -216,6 +216,7 @@ class Cell:
         best: Whether it is the best of its column among the models; never if there is only one
             model or no value is better.
         coarse: Whether the interval is from too few blocks, classes or pairs.
+        spread: Sample standard deviation over seeds, if the value is their mean.
         words: Text instead of a value.
     """
 
@@ -225,6 +226,7 @@ class Cell:
     high: float | None = None
     best: bool = False
     coarse: bool = False
+    spread: float | None = None
     words: str = ""
 
     @property
@@ -240,8 +242,13 @@ class Cell:
 
         Returns:
             Percent for fractions; median ranks and K unscaled; the text or "" if there is no value.
+            A mean over seeds is followed by ± and its standard deviation unless it is 0.
         """
-        return self.words if self.value is None else self._format(self.value, digits)
+        if self.value is None:
+            return self.words
+        if not self.spread:
+            return self._format(self.value, digits)
+        return f"{self._format(self.value, digits)} ± {self._format(self.spread, digits)}"
 
     def interval(self, form: str = "[{}, {}]", digits: int = 1) -> str:
         """Format the interval, with a dagger if it is coarse.
@@ -297,6 +304,7 @@ class Row:
         group: Query group, or "class/NAME".
         n: Counts of the group.
         basis: Basis of the intervals, as in `Evaluation.interval_basis`.
+        seeds: Number of seeds that the values are the mean of; 0 for one run.
         main: The value that orders the rows of a leaderboard.
         source: Source of a reference.
     """
@@ -309,6 +317,7 @@ class Row:
     group: str = ""
     n: Mapping[str, int] = field(default_factory=dict)
     basis: Mapping[str, Any] = field(default_factory=dict)
+    seeds: int = 0
     main: Cell = Cell()
     source: str = ""
 

@@ -19,6 +19,7 @@ from marsretrieval.report.columns import (
     task_columns,
 )
 from marsretrieval.report.grouping import ResultSet, result_sets
+from marsretrieval.report.seeds import seeds_note
 from marsretrieval.report.table import (
     Cell,
     Column,
@@ -51,7 +52,8 @@ def metric_value(evaluation: Mapping[str, Any], metric: Metric | None, protocol:
         return Cell()
     low, high = evaluation.get("intervals", {}).get(protocol, {}).get(metric.key) or (None, None)
     coarse = low is not None and is_coarse(evaluation, protocol)
-    return Cell(float(value), metric, low, high, coarse=coarse)
+    spread = look_up(evaluation.get("spread", {}).get(protocol, {}), metric.key)
+    return Cell(float(value), metric, low, high, coarse=coarse, spread=spread)
 
 
 def model_tables(
@@ -114,6 +116,7 @@ def model_tables(
                 sources=sources,
                 limit=result_set.results[0].limit,
                 options=describe_options(result_set.results[0].measure_options),
+                remarks=seeds_note(result_set.results),
                 protocol=protocol or "",
             )
         )
@@ -183,6 +186,7 @@ def leaderboards(
                 [Column(m.heading, m.meaning, m.better, over[p]) for p, _, m in shown_columns],
                 merged_rows,
                 _table_note(result_set, groups),
+                remarks=seeds_note(result_set.results),
                 metric=metric,
                 references=reference_rows,
                 sources=sources,
@@ -393,6 +397,7 @@ def _group_rows(models: Mapping[str, Mapping[str, Any]], group: str, part: Part)
                 group=group,
                 n=evaluation["n"],
                 basis=evaluation.get("interval_basis", {}).get(protocol, {}),
+                seeds=evaluation.get("seeds", 0),
             )
         n = next(iter(evaluations.values()))["n"]
         for label, expected in chance_of(evaluations):
@@ -415,7 +420,18 @@ def _group_evaluation(metrics: Mapping[str, Any], group: str) -> Mapping[str, An
         for protocol, chance in overall.get("chance", {}).items()
         if name in (chance.get("per_class") or {})
     }
-    return {**classes, "n": overall["n"], "intervals": {}, "chance": expected}
+    spreads = {
+        protocol: spread["per_class"][name]
+        for protocol, spread in overall.get("spread", {}).items()
+        if name in (spread.get("per_class") or {})
+    }
+    return {
+        **classes,
+        "n": overall["n"],
+        "intervals": {},
+        "chance": expected,
+        "spread": spreads,
+    }
 
 
 def best_value(cells: Sequence[Cell]) -> float | None:

@@ -16,6 +16,8 @@ from marsretrieval.report.tables import metric_value
 from marsretrieval.results import MEAN
 from marsretrieval.tasks import Settings
 
+PLANET_TILES = 1_400_000  # tiles of the planet, for which the time table states the cost
+
 _EXAMPLES = 3  # items listed per reason
 
 
@@ -70,6 +72,8 @@ class Timing:
         idle: Fraction of the embedding time in which the device was idle.
         seconds: Step to seconds, None if it was not timed; decoding is summed over the workers.
         device: Accelerator or device.
+        memory: Peak resident memory of the process, bytes.
+        gpu_memory: Peak memory that torch allocated on the GPU, bytes.
     """
 
     task: str
@@ -78,6 +82,13 @@ class Timing:
     idle: float | None
     seconds: Mapping[str, float | None]
     device: str
+    memory: int | None = None
+    gpu_memory: int | None = None
+
+    @property
+    def hours(self) -> float | None:
+        """Hours to embed `PLANET_TILES` tiles at the embedding rate."""
+        return PLANET_TILES / self.images_per_s / 3600 if self.images_per_s else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,7 +388,22 @@ def _entry_timing(result_set: ResultSet, entry: ResultEntry) -> Timing:
     device = result.hardware.get("accelerator") or result.hardware.get("device") or "–"
     idle = recorded.get("device_idle")
     rate = recorded.get("images_per_s")
-    return Timing(result_set.title, entry.label, rate, idle, seconds, str(device))
+    return Timing(
+        result_set.title,
+        entry.label,
+        rate,
+        idle,
+        seconds,
+        str(device),
+        memory=_byte_count(result.hardware.get("peak_memory_bytes")),
+        gpu_memory=_byte_count(result.hardware.get("peak_gpu_memory_bytes")),
+    )
+
+
+def _byte_count(value: object) -> int | None:
+    """A number of bytes; None if it is missing or none."""
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return value if is_count else None  # type: ignore[return-value]
 
 
 def _data_commands(result_set: ResultSet) -> Iterator[str]:
@@ -439,6 +465,7 @@ def _model_arguments(entry: ResultEntry) -> str:
 def _model_rows(entry: ResultEntry) -> Iterator[tuple[str, str]]:
     model = entry.file.result.model
     prompts = model.get("prompts") or {}
+    versions = entry.file.result.protocol_versions or {}
     for name, value in (
         ("model", model.get("id")),
         ("loader", model.get("loader")),
@@ -451,6 +478,7 @@ def _model_rows(entry: ResultEntry) -> Iterator[tuple[str, str]]:
         ("precision", model.get("dtype")),
         ("prompts", prompts.get("preset")),
         ("licence", model.get("licence")),
+        ("protocols", ", ".join(f"{p} {v}" for p, v in versions.items()) or None),
         ("trained on", model.get("trained_on") or None),
         ("verified by", model.get("verified_by") or None),
     ):

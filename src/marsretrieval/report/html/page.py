@@ -56,6 +56,7 @@ def write_html(
     thumbnails: bool = True,
     references: Sequence[Reference] = (),
     left_out: Sequence[str] = (),
+    price: float | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> HtmlReport:
     """Write results as one self-contained HTML file.
@@ -71,6 +72,7 @@ def write_html(
         thumbnails: Show images; False: ids only.
         references: Metric values published elsewhere, shown below the leaderboards.
         left_out: Lines about result files that could not be read, to be shown on the page.
+        price: Price of an hour of the device, for the cost of 1.4 million tiles.
         progress: Receives the progress.
 
     Returns:
@@ -104,6 +106,7 @@ def write_html(
         refused=left_out,
         damaged=damaged,
         version=version("marsretrieval"),
+        price=price,
     )
     encoded = text.encode("utf-8", errors="replace")
     with atomic_path(path) as temporary:
@@ -180,6 +183,7 @@ def page(
     refused: Sequence[str],
     damaged: Sequence[str],
     version: str,
+    price: float | None = None,
 ) -> str:
     """Render the page. All text from results and data is escaped.
 
@@ -190,6 +194,7 @@ def page(
         refused: Lines about files that could not be read.
         damaged: Lines about damaged tables.
         version: Version of marsretrieval.
+        price: Price of an hour of the device; None: no costs.
 
     Returns:
         HTML.
@@ -217,6 +222,7 @@ def page(
         ),
         timings=timings,
         fastest=max(rates, default=1.0),
+        price=price,
         left_out=metadata.left_out(shown_sets),
         refused=refused,
         damaged=damaged,
@@ -237,6 +243,8 @@ def load_templates() -> jinja2.Environment:
             "points": _format_points,
             "seconds": format_seconds,
             "rate": format_rate,
+            "number": format_number,
+            "gibibytes": format_gibibytes,
         },
     )
 
@@ -308,6 +316,32 @@ def format_rate(value: Any) -> str:
         The rate, with one decimal below 20.
     """
     return f"{value:,.0f}" if value >= 20 else f"{value:.1f}"
+
+
+def format_number(value: float | None) -> str:
+    """Format a number with two significant digits, or all of its integer part.
+
+    Args:
+        value: A number; None if unknown.
+
+    Returns:
+        The number; a dash if unknown.
+    """
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
+
+
+def format_gibibytes(value: int | None) -> str:
+    """Format a number of bytes.
+
+    Args:
+        value: Bytes; None if unknown.
+
+    Returns:
+        GiB with two decimals; a dash if unknown.
+    """
+    return "–" if value is None else f"{value / 2**30:.2f} GiB"
 
 
 def _make_view(
