@@ -23,6 +23,7 @@ PACKAGES = [
     "report",
     "evaluation",
     "api",
+    "mteb_tasks",
     "tasks",
     "inventory",
     "training",

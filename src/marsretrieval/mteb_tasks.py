@@ -1,9 +1,11 @@
 """Tasks 2 and 3 as task objects of MTEB, for `mteb.evaluate`.
 
-MTEB embeds and ranks; the metrics are those of the strict protocol. Landform retrieval accepts any
-MTEB encoder of images and texts. Geo-localization ranks the tiles of an embedding store, because
-MTEB would embed all tiles of the planet in each run. MTEB's registry is closed, so `mteb run -t`
-and `mteb.get_task` do not know these tasks. Task 1 is part of MTEB.
+MTEB embeds, ranks and scores; the metrics of the strict protocol are computed beside its own, from
+the same ranking. Landform retrieval accepts any MTEB encoder of images and texts, and its main score
+is MTEB's average precision. Geo-localization ranks the tiles of an embedding store, because MTEB
+would embed all tiles of the planet in each run, and its main score is that of the strict protocol,
+which judges points and not tiles. MTEB's registry is closed, so `mteb run -t` and `mteb.get_task` do
+not know these tasks. Task 1 is part of MTEB.
 """
 
 from __future__ import annotations
@@ -296,7 +298,8 @@ def landform_task(data: str | Path) -> Any:
         data: Folder of datasets, or the dataset, as for `LandformRetrieval.open`.
 
     Returns:
-        Instance of MTEB's `AbsTaskRetrieval`; its main score is `mAP`.
+        Instance of MTEB's `AbsTaskRetrieval`. Its main score is `map_at_all`, the average precision
+        of whole rankings by MTEB's evaluator, not rounded; that of this package is `mAP`.
 
     Raises:
         MissingDependencyError: If mteb is not installed.
@@ -470,7 +473,7 @@ def _task_classes() -> tuple[type[Any], type[Any]]:
             LANDFORM_NAME,
             "Given the name of a landform, retrieve the orbital images of Mars that show it.",
             "SUSTech/Mars-Landforms",
-            "mAP",
+            "map_at_all",
         )
 
         def __init__(self, folder: Path) -> None:
@@ -490,6 +493,7 @@ def _task_classes() -> tuple[type[Any], type[Any]]:
                 relevant.setdefault(labels[name], {})[name] = 1
             self.dataset = split(sorted(relevant), corpus.cast_column("image", Image()), relevant)
             self._top_k = len(images)  # the metrics need the whole ranking
+            self.k_values = sorted({*AbsTaskRetrieval.k_values, len(images)})
             self.data_loaded = True
 
         def _evaluate_subset(self, model: Any, data_split: Any, **settings: Any) -> Any:
@@ -500,7 +504,8 @@ def _task_classes() -> tuple[type[Any], type[Any]]:
         def task_specific_scores(
             self, scores: Any, qrels: Any, results: Any, hf_split: str, hf_subset: str
         ) -> dict[str, float]:
-            return _score_landforms(qrels, results)
+            whole = [of_query[f"map_cut_{self._top_k}"] for of_query in scores.values()]
+            return {"map_at_all": float(np.mean(whole)), **_score_landforms(qrels, results)}
 
     class MarsGeolocalization(AbsTaskRetrieval):  # type: ignore[misc]
         """Geo-localization: rank the tiles of a store by the name of a landform."""
