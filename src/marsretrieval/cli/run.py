@@ -289,7 +289,7 @@ def run_jobs(
                     if job_result.error
                 ],
                 "skipped": [dict(pair) for pair in skipped],
-                "figures": [result.to_dict() for result in results],
+                "metrics": [result.to_dict() for result in results],
             }
         )
     else:
@@ -299,9 +299,11 @@ def run_jobs(
 
 def _print_reading_notes(jobs: Sequence[Job]) -> None:
     """Print the files that were not read and the assumptions about the others, once per dataset."""
+    from marsretrieval.datasets.base import UnusedFile
+
     lines: dict[str, None] = {}
     for job in jobs:
-        unread = [item for item in job.data.skipped if item.reason.startswith("not read")]
+        unread = [item for item in job.data.skipped if isinstance(item, UnusedFile)]
         lines |= dict.fromkeys(f"{item.source}: {item.reason}" for item in unread)
         lines |= dict.fromkeys(job.data.notes)
     for line in lines:

@@ -368,10 +368,10 @@ def _score_dataset(
 def _print_evaluation(
     evaluation: Evaluation, out: Path | None, *, data: Mapping[str, Any] | None = None
 ) -> None:
-    figures = evaluation.to_dict() | ({"data": dict(data)} if data else {})
+    record = evaluation.to_dict() | ({"data": dict(data)} if data else {})
     if out is not None:
-        print_json(figures, None if str(out) == "-" else out)
+        print_json(record, None if str(out) == "-" else out)
         return
     from marsretrieval.report.render import print_evaluation
 
-    print_evaluation(figures)
+    print_evaluation(record)

@@ -26,6 +26,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from marsretrieval.datasets import (
+    EncodingFailure,
     ImageSource,
     ItemWarning,
     Record,
@@ -417,7 +418,7 @@ def _features(image: Image.Image, preprocess: Preprocess, record: Record) -> Any
         ) from error
     except Exception as error:  # a user's encoder may raise anything
         reason = f"the model's preprocessing failed: {describe_exception(error)}"
-        return Skipped(record.id, record.source, reason)
+        return EncodingFailure(record.id, record.source, reason)
 
 
 def _accepts_grey(preprocess: Preprocess) -> bool:
