@@ -26,7 +26,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from marsretrieval.datasets import (
-    EncodingFailure,
     ImageSource,
     ItemWarning,
     Record,
@@ -36,6 +35,7 @@ from marsretrieval.datasets import (
     decode_image,
     decode_rgb,
 )
+from marsretrieval.datasets.base import EncodingFailure
 from marsretrieval.embeddings.shards import Item
 from marsretrieval.errors import (
     DataError,
