@@ -12,6 +12,7 @@ from PIL import Image
 
 import marsretrieval as mr
 from marsretrieval import datasets, embeddings, evaluation, geo, results, search, tasks
+from marsretrieval.api.inventory import create_inventory
 from marsretrieval.datasets import ctx, synthetic
 from marsretrieval.datasets.verify import verify
 from marsretrieval.embeddings import build_text_store, plan_build
@@ -66,6 +67,14 @@ def plan(work: Path) -> Sequence[Any]:
         [find("mars-nano")], [tasks.find_task("landform")], data=str(work / "planet"),
         results=str(work / "results"), options=LoadOptions(), settings=tasks.Settings(),
     )  # fmt: skip
+
+
+def search_result(work: Path) -> Any:
+    return mr.open_store(work / "store").search(like="tile-000001")
+
+
+def hits(work: Path) -> Any:
+    return search_result(work).hits
 
 
 CALLS: dict[str, Callable[[Path], Any]] = {
@@ -129,6 +138,14 @@ CALLS: dict[str, Callable[[Path], Any]] = {
     "Task.open": lambda work: [task.open(str(work / "planet")) for task in tasks.TASKS],
     "evaluation.plan": plan,
     "Area.read": lambda work: geo.Area.read(str(work / "box.geojson")),
+    "write_hits": lambda work: search.write_hits(hits(work), str(work / "hits.csv")),
+    "check_hits_path": lambda work: search.check_hits_path(str(work / "hits.csv")),
+    "Heatmap.write": lambda work: search_result(work).heatmap().write(str(work / "heat.tif")),
+    "write_page": lambda work: search.write_page(hits(work), str(work / "page.html")),
+    "write_sheet": lambda work: search.write_sheet(hits(work), str(work / "sheet.png")),
+    "create_inventory": lambda work: create_inventory(
+        str(work / "cones.inventory"), mr.open_store(work / "store"), similar_to="tile-000001"
+    ).close(),
     "PlanetMap.save": lambda work: planet_map().save(str(work / "map.png"), dpi=30),
 }
 

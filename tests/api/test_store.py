@@ -82,7 +82,7 @@ def test_tiles_by_position(store: Any) -> None:
 
 def test_like_needs_no_model(folder: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    alone = marsretrieval.open_store(folder, tell=said.append)  # fake-0 is in no catalogue
+    alone = marsretrieval.open_store(folder, report=said.append)  # fake-0 is in no catalogue
     assert len(alone.search(like="tile-000001", not_like="tile-000002", k=5)) == 5
     assert said == []
     build_store(FakeVisionEncoder(), FakeSource(), tmp_path / "vision")

@@ -223,7 +223,7 @@ def test_exports_are_written_and_fetched(client, inventory):
 def test_a_second_server_only_looks(client, inventory, map_store, tmp_path):
     lines: list[str] = []
     path = inventory.summary()["path"]
-    second = MapInventory.open(path, [map_store], tell=lines.append)
+    second = MapInventory.open(path, [map_store], report=lines.append)
     assert "another process is writing" in lines[0]
     server = Server({"mars": map_store}, {"mars": MapImages(map_store)}, inventory=second)
     reader = TestClient(create_app(server), base_url="http://127.0.0.1")

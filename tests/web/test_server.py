@@ -28,7 +28,7 @@ def test_a_busy_port_is_replaced_by_the_next(tile_store):
         taken.listen()
         port = taken.getsockname()[1]
         lines = []
-        server = MapServer(ServeOptions([tile_store], port=port), tell=lines.append)
+        server = MapServer(ServeOptions([tile_store], port=port), report=lines.append)
         assert server.port > port
         assert server.url == f"http://127.0.0.1:{server.port}/"
         assert f"note: port {port} is in use; using {server.port}" in lines

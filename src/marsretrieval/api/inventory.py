@@ -66,7 +66,7 @@ def open_inventory(
 
 
 def create_inventory(
-    path: Path,
+    path: str | Path,
     store: Store,
     *,
     text: str | Sequence[str] | None = None,
@@ -93,6 +93,7 @@ def create_inventory(
         InventoryError: If it exists already.
         OutputError: If it cannot be written.
     """
+    path = Path(path)
     texts = [text] if isinstance(text, str) else list(text or ())
     if (path / "inventory.json").exists():
         raise InventoryError(f"{path}: exists already", remedy="Choose another name.")

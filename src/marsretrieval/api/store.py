@@ -48,7 +48,7 @@ def open_store(
     device: str = "auto",
     offline: bool = False,
     trust_remote_code: bool = False,
-    tell: Callable[[str], None] | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> Store:
     """Open a store of images, or several stores of one model as one.
 
@@ -66,7 +66,7 @@ def open_store(
         device: As of `load_model`.
         offline: As of `load_model`.
         trust_remote_code: As of `load_model`.
-        tell: Called with a line when loading begins.
+        report: Called with a line when loading begins.
 
     Returns:
         The store.
@@ -98,7 +98,7 @@ def open_store(
             offline=offline,
             trust_remote_code=trust_remote_code,
         ),
-        tell=tell or (lambda line: None),
+        report=report or (lambda line: None),
     )
 
 
@@ -154,7 +154,7 @@ class Store:
         *,
         encoder: Encoder | None,
         model: StoreModel,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
         if store.kind != "image":
             raise UsageError(f"{store.path} holds texts, not images")
@@ -163,7 +163,7 @@ class Store:
         self.embeddings = store
         self._encoder = encoder
         self._model = model
-        self._tell = tell
+        self._report = report
         self._sample: ScoreSample | None = None
         self._whitening: Whitening | None = None
         self._meaningless: dict[bool, list[Background]] = {}
@@ -573,6 +573,6 @@ class Store:
     def _load(self, *, needs_text: bool) -> Encoder:
         if self._encoder is None:
             spec = self._model.find_spec(needs_text=needs_text)
-            self._tell(f"loading {spec.id}")
+            self._report(f"loading {spec.id}")
             self._encoder = self._model.load(spec)
         return self._encoder

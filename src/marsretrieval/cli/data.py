@@ -12,7 +12,10 @@ from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_prog
 from marsretrieval.cli.data_items import items
 from marsretrieval.cli.data_tiles import tiles
 from marsretrieval.cli.help import Command, Group
-from marsretrieval.cli.options import LatColumn, Layer, LonColumn, LonWest, position_columns
+from marsretrieval.cli.options import (
+    PositionOptions,
+    expand_options,
+)
 from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +85,9 @@ def _print_planet(planet: dict[str, object]) -> None:
     echo(f"  tiles            {planet['tiles']} from {len(quads)} quads: {', '.join(quads)}")
 
 
+@expand_options
 def verify(
+    *,
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Folder that holds the datasets, or one dataset.")
     ] = Path("data"),
@@ -92,10 +97,7 @@ def verify(
             "--task", "-t", metavar="TASK", help="Check only this task's data; repeatable."
         ),
     ] = None,
-    lon_column: LonColumn = None,
-    lat_column: LatColumn = None,
-    lon_west: LonWest = None,
-    layer: Layer = None,
+    positions: PositionOptions,
     workers: Annotated[
         int | None,
         typer.Option(min=1, max=4096, help="Number of processes (default: number of CPUs)."),
@@ -126,9 +128,7 @@ def verify(
         # Fail before hours of checking, not after.
         check_output(json)
         make_folder(json.parent)
-    columns = None
-    if any(value is not None for value in (lon_column, lat_column, lon_west, layer)):
-        columns = position_columns(lon_column, lat_column, lon_west, layer=layer)
+    columns = positions.columns() if positions.flags() else None
     with show_progress(quiet=to_stdout) as progress:
         inventory = check(
             folder, tasks=task or (), columns=columns, workers=workers, progress=progress

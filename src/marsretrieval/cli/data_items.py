@@ -9,7 +9,12 @@ from typing import Annotated
 import typer
 
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say
-from marsretrieval.cli.options import Caption, ClassNames, Queries, Templates
+from marsretrieval.cli.options import (
+    Caption,
+    ClassNames,
+    QueryKind,
+    Templates,
+)
 from marsretrieval.errors import DataError, UsageError
 
 
@@ -32,7 +37,7 @@ def items(
     caption: Caption = None,
     templates: Templates = None,
     class_names: ClassNames = None,
-    queries: Queries = None,
+    queries: QueryKind = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Count the items and write nothing.")
     ] = False,

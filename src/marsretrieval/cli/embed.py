@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,18 +12,10 @@ import typer
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.cli.options import (
     MODEL_NAMES,
-    BatchSize,
-    Checkpoint,
-    DecodeInOption,
-    Device,
-    Dtype,
-    Offline,
-    Prompts,
+    DecodingOptions,
+    EncoderOptions,
     Strict,
-    TrustRemoteCode,
-    Workers,
-    load_options,
-    parse_decode_in,
+    expand_options,
 )
 from marsretrieval.errors import UsageError
 from marsretrieval.text import pluralize
@@ -40,7 +32,9 @@ _IGNORED_TEXTS = {
 }
 
 
+@expand_options
 def embed(
+    *,
     model: Annotated[
         list[str],
         typer.Option(
@@ -73,13 +67,8 @@ def embed(
     vectors: Annotated[
         str, typer.Option(metavar="float16|float32", help="Precision of the stored vectors.")
     ] = "float16",
-    checkpoint: Checkpoint = None,
-    prompts: Prompts = "paper",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    batch_size: BatchSize = None,
-    workers: Workers = None,
-    decode_in: DecodeInOption = "auto",
+    loading: EncoderOptions,
+    batches: DecodingOptions,
     engine: Annotated[
         str,
         typer.Option(
@@ -96,8 +85,6 @@ def embed(
             help="Address of the Ray cluster, such as auto.",
         ),
     ] = None,
-    offline: Offline = False,
-    trust_remote_code: TrustRemoteCode = False,
     strict: Strict = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing store.")] = False,
     dry_run: Annotated[
@@ -120,19 +107,13 @@ def embed(
     from marsretrieval.embeddings.builder import build_stores, plan_targets
     from marsretrieval.embeddings.store import open_store
 
-    _check_options(engine, shard, ray_address, device)
-    decoding = parse_decode_in(decode_in)
+    _check_options(engine, shard, ray_address, loading.device)
+    decoding = batches.parse_decode_in()
     if engine == "ray":  # workers may have another working directory
         images = [path.resolve() for path in images]
-        checkpoint = checkpoint and checkpoint.resolve()
-    options = load_options(
-        device=device,
-        dtype=dtype,
-        checkpoint=checkpoint,
-        prompts=prompts,
-        offline=offline,
-        trust_remote_code=trust_remote_code,
-    )
+        checkpoint = loading.checkpoint and loading.checkpoint.resolve()
+        loading = replace(loading, checkpoint=checkpoint)
+    options = loading.load_options()
     specs, targets = _make_targets(model, store, options)
     part = _parse_shard(shard)
     source = open_sources(images)
@@ -148,10 +129,10 @@ def embed(
                 targets,
                 source,
                 dtype=vectors,
-                batch_size=batch_size,
+                batch_size=batches.batch_size,
                 force=force,
                 strict=strict,
-                options=RayOptions(ray_address, workers, device != "cpu", decoding),
+                options=RayOptions(ray_address, batches.workers, loading.device != "cpu", decoding),
                 progress=progress,
             )
         else:
@@ -159,8 +140,8 @@ def embed(
                 targets,
                 source,
                 dtype=vectors,
-                batch_size=batch_size,
-                workers=workers,
+                batch_size=batches.batch_size,
+                workers=batches.workers,
                 decode_in=decoding,
                 part=part,
                 force=force,

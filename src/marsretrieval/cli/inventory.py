@@ -12,7 +12,10 @@ import typer
 
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.cli.help import Command, Group
-from marsretrieval.cli.options import Checkpoint, Device, Offline, TrustRemoteCode
+from marsretrieval.cli.options import (
+    StoreModelOptions,
+    expand_options,
+)
 from marsretrieval.errors import TableError, UsageError
 from marsretrieval.text import pluralize
 
@@ -55,7 +58,9 @@ def _report_torn(files: InventoryFiles) -> None:
 
 
 @app.command(cls=Command)
+@expand_options
 def new(
+    *,
     name: Name,
     store: Annotated[Path, typer.Option(help="Folder of the store, made by embed or run.")],
     text: Annotated[
@@ -76,28 +81,7 @@ def new(
     landform: Annotated[
         str | None, typer.Option(help="Name of the landform (default: the text).")
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            rich_help_panel="The model",
-            metavar="MODEL",
-            help="Model of the store if not in the registry: hf:NAME, oc:NAME, module:Class.",
-        ),
-    ] = None,
-    checkpoint: Checkpoint = None,
-    trust: Annotated[
-        bool,
-        typer.Option(
-            "--trust",
-            rich_help_panel="The model",
-            help="Load any class and checkpoint that the store names (unsafe).",
-        ),
-    ] = False,
-    device: Device = "auto",
-    offline: Offline = False,
-    trust_remote_code: TrustRemoteCode = False,
+    loading: StoreModelOptions,
     as_json: JsonFlag = False,
 ) -> None:
     """Create an inventory of a landform in a store.
@@ -111,7 +95,6 @@ def new(
         InventoryError: If the inventory exists.
         OutputError: If it cannot be written.
     """
-    from marsretrieval.api import open_store
     from marsretrieval.api.inventory import create_inventory
     from marsretrieval.inventory import inventory_path
 
@@ -121,16 +104,7 @@ def new(
         from marsretrieval.search.query import read_vector
 
         query = read_vector(vector)
-    opened = open_store(
-        store,
-        model=model,
-        checkpoint=checkpoint,
-        trust=trust,
-        device=device,
-        offline=offline,
-        trust_remote_code=trust_remote_code,
-        tell=say,
-    )
+    opened = loading.open_store(store)
     if opened.missing:
         say(f"warning: {store} is not finished: {pluralize(len(opened.missing), 'shard')} missing")
     with create_inventory(

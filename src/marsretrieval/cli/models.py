@@ -14,13 +14,8 @@ from marsretrieval.cli.console import JsonFlag, echo, print_json, say
 from marsretrieval.cli.help import Command, Group
 from marsretrieval.cli.options import (
     MODEL_NAMES,
-    Checkpoint,
-    Device,
-    Dtype,
-    Offline,
-    Prompts,
-    TrustRemoteCode,
-    load_options,
+    EncoderOptions,
+    expand_options,
 )
 from marsretrieval.errors import (
     MarsRetrievalError,
@@ -86,14 +81,11 @@ def list_models(
 
 
 @app.command(cls=Command)
+@expand_options
 def check(
+    *,
     model: Annotated[str, typer.Argument(help=f"{MODEL_NAMES}.")],
-    checkpoint: Checkpoint = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    prompts: Prompts = "paper",
-    offline: Offline = False,
-    trust_remote_code: TrustRemoteCode = False,
+    loading: EncoderOptions,
     as_json: JsonFlag = False,
 ) -> None:
     """Load a model, embed two images and two texts, and check the vectors.
@@ -108,14 +100,7 @@ def check(
     from marsretrieval.encoders.doctor import check_encoder
     from marsretrieval.encoders.registry import find, load
 
-    options = load_options(
-        device=device,
-        dtype=dtype,
-        checkpoint=checkpoint,
-        prompts=prompts,
-        offline=offline,
-        trust_remote_code=trust_remote_code,
-    )
+    options = loading.load_options()
     spec = find(model)
     say(f"loading {spec.id}")
     start = time.perf_counter()

@@ -1,374 +1,356 @@
-"""Options shared by several commands, and their parsing."""
+"""Options shared by several commands, in groups, and their parsing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import partial, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 
 import typer
 
+from marsretrieval.cli.console import say
 from marsretrieval.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
+    from marsretrieval.api import Store
     from marsretrieval.datasets.ground_truth import Points
     from marsretrieval.datasets.positions import PositionColumns
     from marsretrieval.embeddings.pipeline import DecodeIn
     from marsretrieval.encoders.base import LoadOptions, PromptPreset
     from marsretrieval.plotting import Style
 
-_MODEL_PANEL = "The model"
 MODEL_NAMES = (
     "Registry id, oc:ARCHITECTURE/PRETRAINED (open_clip), hf:REPOSITORY, timm:NAME, st:NAME, "
     "mteb:NAME or module:Class"
 )
+DTYPES = ("auto", "float32", "float16", "bfloat16")
+_PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
 
-Checkpoint = Annotated[
-    Path | None,
-    typer.Option(
-        rich_help_panel=_MODEL_PANEL,
-        help="Local weights (file or folder).",
-    ),
-]
-Prompts = Annotated[
-    str,
-    typer.Option(
-        metavar="paper|official",
-        rich_help_panel=_MODEL_PANEL,
-        help="Prompt templates of the published code or of the model's authors.",
-    ),
-]
+# Options of one section of the help.
+_model = partial(typer.Option, rich_help_panel="The model")
+_intervals = partial(typer.Option, rich_help_panel="Confidence intervals")
+_points = partial(typer.Option, rich_help_panel="Point catalogues")
+_ablation = partial(typer.Option, rich_help_panel="Options that differ from the published protocol")
+
+
+def expand_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each group of options in a command's parameters by its single options.
+
+    Args:
+        command: Function whose parameters may be dataclasses with one option per field.
+
+    Returns:
+        The function with the fields as parameters, for typer; it makes the groups from them.
+    """
+    types = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {}
+    parameters = []
+    for parameter in inspect.signature(command).parameters.values():
+        group = types[parameter.name]
+        if not is_dataclass(group):
+            parameters.append((parameter.name, parameter.default, group))
+            continue
+        groups[parameter.name] = group
+        field_types = get_type_hints(group, include_extras=True)
+        for field in fields(group):
+            default = inspect.Parameter.empty if field.default is MISSING else field.default
+            parameters.append((field.name, default, field_types[field.name]))
+
+    @wraps(command)
+    def expanded(**values: Any) -> None:
+        made = {
+            name: group(**{field.name: values.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
+        }
+        command(**values, **made)
+
+    expanded.__annotations__ = {name: kind for name, _, kind in parameters} | {"return": None}
+    expanded.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind
+            )
+            for name, default, kind in parameters
+        ]
+    )
+    return expanded
+
+
+Checkpoint = Annotated[Path | None, _model(help="Local weights (file or folder).")]
 Device = Annotated[
-    str,
-    typer.Option(
-        metavar="DEVICE",
-        rich_help_panel=_MODEL_PANEL,
-        help="Device: auto, cpu, cuda, cuda:1 (one GPU) or mps.",
-    ),
+    str, _model(metavar="DEVICE", help="Device: auto, cpu, cuda, cuda:1 (one GPU) or mps.")
 ]
-Dtype = Annotated[
-    str,
-    typer.Option(
-        metavar="DTYPE",
-        rich_help_panel=_MODEL_PANEL,
-        help="Precision of the model: auto, float32, float16 or bfloat16.",
-    ),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=1_000_000,
-        rich_help_panel=_MODEL_PANEL,
-        help="Images per batch (default: chosen for the device).",
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        min=0,
-        max=4096,
-        rich_help_panel=_MODEL_PANEL,
-        help="Number of image decoding workers (default: number of CPUs).",
-    ),
-]
-Offline = Annotated[
-    bool,
-    typer.Option(
-        "--offline", rich_help_panel=_MODEL_PANEL, help="Load weights from local files only."
-    ),
-]
-DecodeInOption = Annotated[
-    str,
-    typer.Option(
-        "--decode-in",
-        metavar="auto|threads|processes",
-        rich_help_panel=_MODEL_PANEL,
-        help="Kind of decoding workers; processes feed a fast GPU.",
-    ),
-]
+Offline = Annotated[bool, _model("--offline", help="Load weights from local files only.")]
 TrustRemoteCode = Annotated[
-    bool,
-    typer.Option(
-        "--trust-remote-code",
-        rich_help_panel=_MODEL_PANEL,
-        help="Run code from a model's repository (unsafe).",
-    ),
+    bool, _model("--trust-remote-code", help="Run code from a model's repository (unsafe).")
 ]
 
-_INTERVALS_PANEL = "Confidence intervals"
-_POINTS_PANEL = "Point catalogues"
 
-Seed = Annotated[
-    int,
-    typer.Option(min=0, rich_help_panel=_INTERVALS_PANEL, help="Seed of the bootstrap."),
-]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderOptions:
+    """Options of a model that is named on the command line."""
+
+    checkpoint: Checkpoint = None
+    prompts: Annotated[
+        str,
+        _model(
+            metavar="paper|official",
+            help="Prompt templates of the published code or of the model's authors.",
+        ),
+    ] = "paper"
+    device: Device = "auto"
+    dtype: Annotated[
+        str,
+        _model(metavar="DTYPE", help="Precision of the model: auto, float32, float16 or bfloat16."),
+    ] = "auto"
+    offline: Offline = False
+    trust_remote_code: TrustRemoteCode = False
+
+    def load_options(self) -> LoadOptions:
+        """Check the options without loading the model.
+
+        Returns:
+            Options for `encoders.load`.
+
+        Raises:
+            UsageError: If the prompts or the dtype are unknown, or the checkpoint does not exist.
+        """
+        from marsretrieval.encoders.base import LoadOptions
+
+        if self.prompts not in ("paper", "official"):
+            raise UsageError(f"unknown prompts '{self.prompts}'", remedy="Use paper or official.")
+        if self.dtype not in DTYPES:
+            raise UsageError(f"unknown dtype '{self.dtype}'", remedy=f"Use {', '.join(DTYPES)}.")
+        _check_checkpoint(self.checkpoint)
+        return LoadOptions(
+            device=self.device,
+            dtype=self.dtype,
+            checkpoint=self.checkpoint,
+            prompts=cast("PromptPreset", self.prompts),
+            offline=self.offline,
+            trust_remote_code=self.trust_remote_code,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodingOptions:
+    """Options of the batches and of image decoding."""
+
+    batch_size: Annotated[
+        int | None,
+        _model(min=1, max=1_000_000, help="Images per batch (default: chosen for the device)."),
+    ] = None
+    workers: Annotated[
+        int | None,
+        _model(min=0, max=4096, help="Number of image decoding workers (default: number of CPUs)."),
+    ] = None
+    decode_in: Annotated[
+        str,
+        _model(
+            "--decode-in",
+            metavar="auto|threads|processes",
+            help="Kind of decoding workers; processes feed a fast GPU.",
+        ),
+    ] = "auto"
+
+    def parse_decode_in(self) -> DecodeIn:
+        """Parse --decode-in.
+
+        Returns:
+            The kind of decoding worker.
+
+        Raises:
+            UnknownNameError: If there is no such kind.
+        """
+        from marsretrieval.embeddings.pipeline import DECODE_IN
+
+        for kind in DECODE_IN:
+            if kind == self.decode_in:
+                return kind
+        raise UnknownNameError("kind of decoding worker", self.decode_in, DECODE_IN)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreModelOptions:
+    """Options of the model that made a store."""
+
+    model: Annotated[
+        str | None,
+        _model(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="Model of the store if not in the registry: hf:NAME, oc:NAME, module:Class.",
+        ),
+    ] = None
+    checkpoint: Checkpoint = None
+    trust: Annotated[
+        bool,
+        _model("--trust", help="Load any class and checkpoint that the store names (unsafe)."),
+    ] = False
+    device: Device = "auto"
+    offline: Offline = False
+    trust_remote_code: TrustRemoteCode = False
+
+    def values(self) -> dict[str, Any]:
+        """Return the options as arguments of `open_store`.
+
+        Raises:
+            UsageError: If the checkpoint does not exist.
+        """
+        _check_checkpoint(self.checkpoint)
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def open_store(self, folders: Path | Sequence[Path]) -> Store:
+        """Open a store, or several as one; print a line when its model is loaded.
+
+        Args:
+            folders: Folders of stores.
+
+        Returns:
+            The store.
+
+        Raises:
+            UsageError: If the checkpoint does not exist.
+            StoreError: If a store is missing or damaged.
+        """
+        from marsretrieval.api import open_store
+
+        return open_store(folders, **self.values(), report=say)
+
+
+def _check_checkpoint(path: Path | None) -> None:
+    if path is not None and not path.exists():
+        raise UsageError(f"--checkpoint {path}: no such file or folder")
+
+
+Seed = Annotated[int, _intervals(min=0, help="Seed of the bootstrap.")]
 Seeds = Annotated[
     list[int] | None,
-    typer.Option(
-        "--seed",
-        metavar="N",
-        min=0,
-        rich_help_panel=_INTERVALS_PANEL,
-        help="Seed of bootstrap and examples (default 0); repeatable.",
+    _intervals(
+        "--seed", metavar="N", min=0, help="Seed of bootstrap and examples (default 0); repeatable."
     ),
 ]
 # More resamples would not change the printed digits of a percentile, and each needs memory.
 Resamples = Annotated[
     int,
-    typer.Option(
-        min=0,
-        max=100_000,
-        rich_help_panel=_INTERVALS_PANEL,
-        help="Number of bootstrap resamples for 95 % intervals; 0: none.",
-    ),
-]
-LonColumn = Annotated[
-    str | None,
-    typer.Option(
-        "--lon-column",
-        metavar="NAME",
-        rich_help_panel=_POINTS_PANEL,
-        help="Longitude column (default: by common names).",
-    ),
-]
-LatColumn = Annotated[
-    str | None,
-    typer.Option(
-        "--lat-column",
-        metavar="NAME",
-        rich_help_panel=_POINTS_PANEL,
-        help="Latitude column (default: by common names).",
-    ),
-]
-LonWest = Annotated[
-    bool | None,
-    typer.Option(
-        "--lon-west/--lon-east",
-        rich_help_panel=_POINTS_PANEL,
-        help="Direction of positive longitudes (default: by the column's name).",
-        show_default=False,
-    ),
-]
-NameColumn = Annotated[
-    str | None,
-    typer.Option(
-        "--name-column",
-        metavar="NAME",
-        rich_help_panel=_POINTS_PANEL,
-        help="Column of feature names (default: by common names).",
-    ),
-]
-Layer = Annotated[
-    str | None,
-    typer.Option(
-        "--layer",
-        metavar="NAME",
-        rich_help_panel=_POINTS_PANEL,
-        help="Layer of a catalogue that has several.",
-    ),
-]
-Against = Annotated[
-    Path | None,
-    typer.Option(
-        rich_help_panel=_POINTS_PANEL,
-        metavar="CATALOGUE",
-        help="Mark hits near a feature of this catalogue as known.",
-    ),
-]
-AgainstKm = Annotated[
-    float | None,
-    typer.Option(
-        rich_help_panel=_POINTS_PANEL,
-        metavar="KM",
-        help="Largest distance of a known hit (default: 10).",
+    _intervals(
+        min=0, max=100_000, help="Number of bootstrap resamples for 95 % intervals; 0: none."
     ),
 ]
 CoveredOnly = Annotated[
-    bool,
-    typer.Option(
-        "--covered-only",
-        rich_help_panel=_POINTS_PANEL,
-        help="Count only points within the tiles' coverage.",
-    ),
+    bool, _points("--covered-only", help="Count only points within the tiles' coverage.")
 ]
 Strict = Annotated[
     bool,
     typer.Option("--strict", help="Fail if an image cannot be read or embedded."),
 ]
-
-DTYPES = ("auto", "float32", "float16", "bfloat16")
-
-
-_ABLATION_PANEL = "Options that differ from the published protocol"
-
 Caption = Annotated[
     str | None,
-    typer.Option(
-        metavar="refined|original",
-        rich_help_panel=_ABLATION_PANEL,
-        help="Captions of paired-image-text (default refined).",
-    ),
+    _ablation(metavar="refined|original", help="Captions of paired-image-text (default refined)."),
 ]
 Templates = Annotated[
     str | None,
-    typer.Option(
-        metavar="N|FILE",
-        rich_help_panel=_ABLATION_PANEL,
-        help="Published prompt templates (default 3), or a file of templates.",
+    _ablation(
+        metavar="N|FILE", help="Published prompt templates (default 3), or a file of templates."
     ),
 ]
 ClassNames = Annotated[
     Path | None,
-    typer.Option(
+    _ablation(
         "--class-names",
         metavar="FILE",
-        rich_help_panel=_ABLATION_PANEL,
         help="Class names for labels (.txt, .csv, .json); - for distractors.",
-    ),
-]
-Queries = Annotated[
-    str | None,
-    typer.Option(
-        metavar="text|images",
-        rich_help_panel=_ABLATION_PANEL,
-        help="Queries of landform: class names, or every image.",
     ),
 ]
 QueryKind = Annotated[
     str | None,
-    typer.Option(
-        metavar="text|images",
-        rich_help_panel=_ABLATION_PANEL,
-        help="Queries of landform: class names, or every image.",
-    ),
+    _ablation(metavar="text|images", help="Queries of landform: class names, or every image."),
 ]
 Radius = Annotated[
     float | None,
-    typer.Option(
-        metavar="DEG",
-        rich_help_panel=_ABLATION_PANEL,
-        help="Tolerance of geolocalization in degrees (default 0.5).",
-    ),
+    _ablation(metavar="DEG", help="Tolerance of geolocalization in degrees (default 0.5)."),
 ]
 Depth = Annotated[
     int | None,
-    typer.Option(
-        metavar="N",
-        rich_help_panel=_ABLATION_PANEL,
-        help="Depth of the rankings of geolocalization (default 20,000).",
-    ),
+    _ablation(metavar="N", help="Depth of the rankings of geolocalization (default 20,000)."),
 ]
 ImageWeight = Annotated[
-    float | None,
-    typer.Option(
-        metavar="W",
-        rich_help_panel=_ABLATION_PANEL,
-        help="Weight of images in hybrid queries (default 0.3).",
-    ),
+    float | None, _ablation(metavar="W", help="Weight of images in hybrid queries (default 0.3).")
 ]
 Examples = Annotated[
     int | None,
-    typer.Option(
-        metavar="N",
-        rich_help_panel=_ABLATION_PANEL,
-        help="Example images per landform, drawn by the seed (default all).",
-    ),
+    _ablation(metavar="N", help="Example images per landform, drawn by the seed (default all)."),
 ]
 Dim = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        rich_help_panel=_ABLATION_PANEL,
-        help="Truncate vectors to N dimensions (Matryoshka).",
-    ),
+    int | None, _ablation(metavar="N", help="Truncate vectors to N dimensions (Matryoshka).")
 ]
 ConfirmDim = Annotated[
-    bool,
-    typer.Option(
-        "--confirm-dim",
-        rich_help_panel=_ABLATION_PANEL,
-        help="Truncate vectors of any model with --dim.",
-    ),
+    bool, _ablation("--confirm-dim", help="Truncate vectors of any model with --dim.")
 ]
 
 
-def load_options(
-    *,
-    device: str,
-    dtype: str,
-    checkpoint: Path | None,
-    prompts: str,
-    offline: bool,
-    trust_remote_code: bool,
-) -> LoadOptions:
-    """Check the options of a model without loading it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PositionOptions:
+    """Options of the columns of a point catalogue."""
 
-    Args:
-        device: Value of --device.
-        dtype: Value of --dtype.
-        checkpoint: Value of --checkpoint.
-        prompts: Value of --prompts.
-        offline: Value of --offline.
-        trust_remote_code: Value of --trust-remote-code.
+    lon_column: Annotated[
+        str | None,
+        _points(
+            "--lon-column", metavar="NAME", help="Longitude column (default: by common names)."
+        ),
+    ] = None
+    lat_column: Annotated[
+        str | None,
+        _points("--lat-column", metavar="NAME", help="Latitude column (default: by common names)."),
+    ] = None
+    lon_west: Annotated[
+        bool | None,
+        _points(
+            "--lon-west/--lon-east",
+            help="Direction of positive longitudes (default: by the column's name).",
+            show_default=False,
+        ),
+    ] = None
+    layer: Annotated[
+        str | None,
+        _points("--layer", metavar="NAME", help="Layer of a catalogue that has several."),
+    ] = None
 
-    Returns:
-        Options for `encoders.load`.
+    def columns(self, name: str | None = None) -> PositionColumns:
+        """Return the choice of columns.
 
-    Raises:
-        UsageError: If the prompts or the dtype are unknown, or the checkpoint does not exist.
-    """
-    from marsretrieval.encoders.base import LoadOptions
+        Args:
+            name: Column of feature names; None: by common names.
 
-    if prompts not in ("paper", "official"):
-        raise UsageError(f"unknown prompts '{prompts}'", remedy="Use paper or official.")
-    if dtype not in DTYPES:
-        raise UsageError(f"unknown dtype '{dtype}'", remedy=f"Use {', '.join(DTYPES)}.")
-    if checkpoint is not None and not checkpoint.exists():
-        raise UsageError(f"--checkpoint {checkpoint}: no such file or folder")
-    return LoadOptions(
-        device=device,
-        dtype=dtype,
-        checkpoint=checkpoint,
-        prompts=cast("PromptPreset", prompts),
-        offline=offline,
-        trust_remote_code=trust_remote_code,
-    )
+        Returns:
+            Column names, longitude direction and layer.
+        """
+        from marsretrieval.datasets.positions import PositionColumns
 
+        return PositionColumns(self.lon_column, self.lat_column, self.lon_west, name, self.layer)
 
-def position_columns(
-    lon: str | None,
-    lat: str | None,
-    west: bool | None,
-    *,
-    name: str | None = None,
-    layer: str | None = None,
-) -> PositionColumns:
-    """Make the column choice of a point catalogue from the options.
-
-    Args:
-        lon: Value of --lon-column.
-        lat: Value of --lat-column.
-        west: True for --lon-west, False for --lon-east, None for neither.
-        name: Value of --name-column.
-        layer: Value of --layer.
-
-    Returns:
-        Column names, longitude direction and layer.
-    """
-    from marsretrieval.datasets.positions import PositionColumns
-
-    return PositionColumns(lon, lat, west, name, layer)
+    def flags(self) -> list[str]:
+        """Return the options that are set."""
+        values = {
+            "--lon-column": self.lon_column,
+            "--lat-column": self.lat_column,
+            "--lon-west/--lon-east": self.lon_west,
+            "--layer": self.layer,
+        }
+        return [flag for flag, value in values.items() if value is not None]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Catalogue:
     """Catalogue that hits are compared with.
 
     Attributes:
         points: Its features.
-        km: Largest distance of a known hit.
+        km: Largest distance of a hit from its feature.
     """
 
     points: Points
@@ -384,75 +366,57 @@ class Known:
         return {**self.points.to_dict(), "file": str(self.points.source), "km": self.km}
 
 
-def read_known(
-    against: Path | None,
-    km: float | None,
-    lon: str | None,
-    lat: str | None,
-    west: bool | None,
-    *,
-    name: str | None = None,
-    layer: str | None = None,
-) -> Known | None:
-    """Read the catalogue that hits are compared with.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogueOptions:
+    """Options of the catalogue that hits are compared with, beside its columns."""
 
-    Args:
-        against: Value of --against.
-        km: Value of --against-km.
-        lon: Value of --lon-column.
-        lat: Value of --lat-column.
-        west: True for --lon-west, False for --lon-east, None for neither.
-        name: Value of --name-column.
-        layer: Value of --layer.
+    against: Annotated[
+        Path | None,
+        _points(metavar="CATALOGUE", help="Mark hits near a feature of this catalogue as known."),
+    ] = None
+    against_km: Annotated[
+        float | None, _points(metavar="KM", help="Largest distance of a known hit (default: 10).")
+    ] = None
+    name_column: Annotated[
+        str | None,
+        _points(
+            "--name-column",
+            metavar="NAME",
+            help="Column of feature names (default: by common names).",
+        ),
+    ] = None
 
-    Returns:
-        The catalogue; None without --against.
+    def read(self, positions: PositionOptions) -> Catalogue | None:
+        """Read the catalogue.
 
-    Raises:
-        UsageError: If the distance is invalid, or an option is given without --against.
-        DataError: If the catalogue cannot be read.
-    """
-    if against is None:
-        if any(value is not None for value in (km, lon, lat, west, name, layer)):
-            raise UsageError(
-                "--against-km, --lon-column, --lat-column, --lon-west, --name-column and --layer "
-                "describe a catalogue",
-                remedy="Add --against CATALOGUE, or leave them out.",
-            )
-        return None
-    from marsretrieval.cli.console import say
-    from marsretrieval.datasets.ground_truth import read_points
-    from marsretrieval.search.known import KNOWN_KM, check_known_km
+        Args:
+            positions: Its columns.
 
-    check_known_km(KNOWN_KM if km is None else km)
-    columns = position_columns(lon, lat, west, name=name, layer=layer)
-    points = read_points(against, columns=columns)
-    for note in points.notes:
-        say(f"note: {note}")
-    return Known(points, KNOWN_KM if km is None else km)
+        Returns:
+            The catalogue; None without --against.
 
+        Raises:
+            UsageError: If the distance is invalid, or an option is given without --against.
+            DataError: If the catalogue cannot be read.
+        """
+        if self.against is None:
+            others = {"--against-km": self.against_km, "--name-column": self.name_column}
+            flags = [flag for flag, value in others.items() if value is not None]
+            if flags := flags + positions.flags():
+                raise UsageError(
+                    f"{', '.join(flags)}: describes a catalogue",
+                    remedy="Add --against CATALOGUE, or leave it out.",
+                )
+            return None
+        from marsretrieval.datasets.ground_truth import read_points
+        from marsretrieval.search.known import KNOWN_KM, check_known_km
 
-def parse_decode_in(name: str) -> DecodeIn:
-    """Parse the value of --decode-in.
-
-    Args:
-        name: auto, threads or processes.
-
-    Returns:
-        The kind of decoding worker.
-
-    Raises:
-        UnknownNameError: If there is no such kind.
-    """
-    from marsretrieval.embeddings.pipeline import DECODE_IN
-
-    for decode_in in DECODE_IN:
-        if decode_in == name:
-            return decode_in
-    raise UnknownNameError("kind of decoding worker", name, DECODE_IN)
-
-
-_PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
+        km = KNOWN_KM if self.against_km is None else self.against_km
+        check_known_km(km)
+        points = read_points(self.against, columns=positions.columns(self.name_column))
+        for note in points.notes:
+            say(f"note: {note}")
+        return Catalogue(points, km)
 
 
 def choose_style(style: str, basemap: str, files: Sequence[Path]) -> str | Style:

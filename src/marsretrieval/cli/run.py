@@ -11,36 +11,24 @@ import typer
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress, show_status
 from marsretrieval.cli.options import (
     MODEL_NAMES,
-    BatchSize,
     Caption,
-    Checkpoint,
     ClassNames,
     ConfirmDim,
     CoveredOnly,
-    DecodeInOption,
+    DecodingOptions,
     Depth,
-    Device,
     Dim,
-    Dtype,
+    EncoderOptions,
     Examples,
     ImageWeight,
-    LatColumn,
-    Layer,
-    LonColumn,
-    LonWest,
-    Offline,
-    Prompts,
-    Queries,
+    PositionOptions,
+    QueryKind,
     Radius,
     Resamples,
     Seeds,
     Strict,
     Templates,
-    TrustRemoteCode,
-    Workers,
-    load_options,
-    parse_decode_in,
-    position_columns,
+    expand_options,
 )
 from marsretrieval.errors import ModalityError, UsageError
 
@@ -52,7 +40,9 @@ if TYPE_CHECKING:
     from marsretrieval.tasks import Task
 
 
+@expand_options
 def run(
+    *,
     model: Annotated[
         list[str],
         typer.Option(
@@ -85,13 +75,8 @@ def run(
         str | None,
         typer.Option(metavar="NAME", help="Name of the model in tables and folder names."),
     ] = None,
-    checkpoint: Checkpoint = None,
-    prompts: Prompts = "paper",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    batch_size: BatchSize = None,
-    workers: Workers = None,
-    decode_in: DecodeInOption = "auto",
+    loading: EncoderOptions,
+    batches: DecodingOptions,
     seed: Seeds = None,
     resamples: Resamples = 1000,
     limit: Annotated[
@@ -105,20 +90,15 @@ def run(
     caption: Caption = None,
     templates: Templates = None,
     class_names: ClassNames = None,
-    queries: Queries = None,
+    queries: QueryKind = None,
     radius: Radius = None,
     depth: Depth = None,
     image_weight: ImageWeight = None,
     examples: Examples = None,
     dim: Dim = None,
     confirm_dim: ConfirmDim = False,
-    lon_column: LonColumn = None,
-    lat_column: LatColumn = None,
-    lon_west: LonWest = None,
-    layer: Layer = None,
+    positions: PositionOptions,
     covered_only: CoveredOnly = False,
-    offline: Offline = False,
-    trust_remote_code: TrustRemoteCode = False,
     strict: Strict = False,
     force: Annotated[
         bool, typer.Option("--force", help="Embed and evaluate again, even if results exist.")
@@ -150,16 +130,9 @@ def run(
     from marsretrieval.tasks import Settings, find_task
     from marsretrieval.tasks.ablation import Ablation
 
-    decoding = parse_decode_in(decode_in)
-    options = load_options(
-        device=device,
-        dtype=dtype,
-        checkpoint=checkpoint,
-        prompts=prompts,
-        offline=offline,
-        trust_remote_code=trust_remote_code,
-    )
-    if checkpoint is not None and len(model) > 1:
+    decoding = batches.parse_decode_in()
+    options = loading.load_options()
+    if options.checkpoint is not None and len(model) > 1:
         raise UsageError(
             "--checkpoint applies to one model only", remedy="Run the models one by one."
         )
@@ -173,24 +146,16 @@ def run(
         radius=radius, depth=depth, image_weight=image_weight, examples=examples,
     )  # fmt: skip
     chosen_tasks = list(chosen.values())
-    if covered_only or (lon_column, lat_column, lon_west, layer) != (None, None, None, None):
+    point_flags = positions.flags() + ["--covered-only"] * covered_only
+    if point_flags:
         from marsretrieval.tasks.geolocalization import Geolocalization
 
         if not any(isinstance(item, Geolocalization) for item in chosen_tasks):
-            options_given = {
-                "--lon-column": lon_column is not None,
-                "--lat-column": lat_column is not None,
-                "--lon-west/--lon-east": lon_west is not None,
-                "--layer": layer is not None,
-                "--covered-only": covered_only,
-            }
-            given = [option for option, is_given in options_given.items() if is_given]
             raise UsageError(
-                f"{', '.join(given)}: applies to point catalogues only",
+                f"{', '.join(point_flags)}: applies to point catalogues only",
                 remedy="Add -t geolocalization, or leave it out.",
             )
-        columns = position_columns(lon_column, lat_column, lon_west, layer=layer)
-        catalogues = Geolocalization(columns=columns, covered_only=covered_only)
+        catalogues = Geolocalization(columns=positions.columns(), covered_only=covered_only)
         chosen_tasks = [
             catalogues if isinstance(item, Geolocalization) else item for item in chosen_tasks
         ]
@@ -235,8 +200,8 @@ def run(
             raise typer.Exit(refusals[0].exit_code)
         return
     finished = run_jobs(
-        jobs, batch_size=batch_size, workers=workers, decode_in=decoding, as_json=as_json,
-        skipped=skipped, strict=strict,
+        jobs, batch_size=batches.batch_size, workers=batches.workers, decode_in=decoding,
+        as_json=as_json, skipped=skipped, strict=strict,
     )  # fmt: skip
     if any(job_result.error is not None for job_result in finished):
         raise typer.Exit(1)
@@ -326,7 +291,7 @@ def run_jobs(
                     if job_result.error
                 ],
                 "skipped": [dict(pair) for pair in skipped],
-                "figures": [result.to_dict() for result in results],
+                "metrics": [result.to_dict() for result in results],
             }
         )
     else:
@@ -337,9 +302,11 @@ def run_jobs(
 
 def _print_reading_notes(jobs: Sequence[Job]) -> None:
     """Print the files that were not read and the assumptions about the others, once per dataset."""
+    from marsretrieval.datasets.base import UnusedFile
+
     lines: dict[str, None] = {}
     for job in jobs:
-        unread = [item for item in job.data.skipped if item.reason.startswith("not read")]
+        unread = [item for item in job.data.skipped if isinstance(item, UnusedFile)]
         lines |= dict.fromkeys(f"{item.source}: {item.reason}" for item in unread)
         lines |= dict.fromkeys(job.data.notes)
     for line in lines:

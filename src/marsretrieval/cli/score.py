@@ -16,15 +16,12 @@ from marsretrieval.cli.options import (
     CoveredOnly,
     Examples,
     ImageWeight,
-    LatColumn,
-    Layer,
-    LonColumn,
-    LonWest,
+    PositionOptions,
     QueryKind,
     Resamples,
     Seed,
     Templates,
-    position_columns,
+    expand_options,
 )
 from marsretrieval.errors import DataError, UsageError
 
@@ -186,7 +183,9 @@ def landform(
 
 
 @app.command(cls=Command)
+@expand_options
 def geolocalization(
+    *,
     predictions: Annotated[
         Path | None,
         typer.Option(help="CSV: image_name, similarity, lon, lat; or a file of search -o."),
@@ -210,10 +209,7 @@ def geolocalization(
         float,
         typer.Option(help="Tile size in degrees, for images named by their south-west corner."),
     ] = 0.2,
-    lon_column: LonColumn = None,
-    lat_column: LatColumn = None,
-    lon_west: LonWest = None,
-    layer: Layer = None,
+    positions: PositionOptions,
     covered_only: CoveredOnly = False,
     json: Json = None,
     seed: Seed = 0,
@@ -238,7 +234,7 @@ def geolocalization(
 
     if not (0 < radius <= 180 and 0 < tile_deg <= 180):
         raise UsageError("--radius and --tile-deg must be greater than 0 and at most 180 degrees")
-    columns = position_columns(lon_column, lat_column, lon_west, layer=layer)
+    columns = positions.columns()
     if _is_dataset_form(
         embeddings,
         {"--predictions": predictions, "--ground-truth": ground_truth},
@@ -372,10 +368,10 @@ def _score_dataset(
 def _print_evaluation(
     evaluation: Evaluation, out: Path | None, *, data: Mapping[str, Any] | None = None
 ) -> None:
-    figures = evaluation.to_dict() | ({"data": dict(data)} if data else {})
+    record = evaluation.to_dict() | ({"data": dict(data)} if data else {})
     if out is not None:
-        print_json(figures, None if str(out) == "-" else out)
+        print_json(record, None if str(out) == "-" else out)
         return
     from marsretrieval.report.render import print_evaluation
 
-    print_evaluation(figures)
+    print_evaluation(record)

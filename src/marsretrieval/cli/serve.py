@@ -10,10 +10,15 @@ from typing import Annotated
 import typer
 
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
-from marsretrieval.cli.options import Checkpoint, Device, Offline
+from marsretrieval.cli.options import (
+    StoreModelOptions,
+    expand_options,
+)
 
 
+@expand_options
 def serve(
+    *,
     stores: Annotated[
         list[Path], typer.Argument(metavar="STORE...", help="Folders of stores, made by embed.")
     ],
@@ -47,19 +52,7 @@ def serve(
     ] = None,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
     read_only: Annotated[bool, typer.Option("--read-only", help="Refuse marks.")] = False,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            "-m",
-            rich_help_panel="The model",
-            metavar="MODEL",
-            help="Model of the store if not in the registry: st:NAME, module:Class.",
-        ),
-    ] = None,
-    checkpoint: Checkpoint = None,
-    device: Device = "auto",
-    offline: Offline = False,
+    loading: StoreModelOptions,
     as_json: JsonFlag = False,
 ) -> None:
     """Show stores on a map in the browser: search, look, mark.
@@ -91,13 +84,10 @@ def serve(
         inventory=inventory,
         landform=landform,
         read_only=read_only,
-        checkpoint=checkpoint,
-        model=model,
-        device=device,
-        offline=offline,
+        **loading.values(),
     )
     with show_progress(quiet=as_json) as progress:
-        server = MapServer(options, progress=progress, tell=say)
+        server = MapServer(options, progress=progress, report=say)
     if as_json:
         print_json(
             {

@@ -131,7 +131,7 @@ def _summarize_problems(problems: Sequence[Problem]) -> str:
     more = f" and {len(shards) - _MAX_NAMED} more" if len(shards) > _MAX_NAMED else ""
     remedy = (
         "Run the command that created the store again."
-        if all(problem.text == "not embedded yet" for problem in problems)
+        if all(problem.pending for problem in problems)
         else "Run it again with --repair, then the command that created the store."
         if any(problem.cured for problem in problems)
         else "Rename the images that share an id, then embed them into a new store."

@@ -82,6 +82,21 @@ class RepeatedKey(Skipped):
 
 
 @dataclass(frozen=True, slots=True)
+class UnannotatedImage(Skipped):
+    """An image that was skipped only because it has no caption or label."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnusedFile(Skipped):
+    """A file of a dataset that no part of a task uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodingFailure(Skipped):
+    """A readable image that the model could not preprocess or embed."""
+
+
+@dataclass(frozen=True, slots=True)
 class Shard:
     """A unit of work: one tar, a group of Parquet rows, or several hundred files of a folder.
 

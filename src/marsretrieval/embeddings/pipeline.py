@@ -35,6 +35,7 @@ from marsretrieval.datasets import (
     decode_image,
     decode_rgb,
 )
+from marsretrieval.datasets.base import EncodingFailure
 from marsretrieval.embeddings.shards import Item
 from marsretrieval.errors import (
     DataError,
@@ -417,7 +418,7 @@ def _features(image: Image.Image, preprocess: Preprocess, record: Record) -> Any
         ) from error
     except Exception as error:  # a user's encoder may raise anything
         reason = f"the model's preprocessing failed: {describe_exception(error)}"
-        return Skipped(record.id, record.source, reason)
+        return EncodingFailure(record.id, record.source, reason)
 
 
 def _accepts_grey(preprocess: Preprocess) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.datasets import ImageSource, ItemWarning, Shard, Skipped
+from marsretrieval.datasets.base import EncodingFailure
 from marsretrieval.embeddings.manifest import Entry, Manifest, finished_entry
 from marsretrieval.embeddings.pipeline import (
     Decoded,
@@ -238,7 +239,7 @@ class ShardWriter:
             item = open_shard.items.pop(len(open_shard.vectors))
             position = open_shard.positions.pop(len(open_shard.vectors))
             reason = f"the model's vector is missing: {embedded.failures[number]}"
-            self._skip(open_shard, position, Skipped(item.id, item.source, reason))
+            self._skip(open_shard, position, EncodingFailure(item.id, item.source, reason))
 
     def _skip(self, open_shard: _OpenShard, position: int, item: Skipped) -> None:
         if self.strict:
@@ -312,8 +313,8 @@ class ShardWriter:
 
 
 def _raise_if_preprocessing_failed(open_shard: _OpenShard) -> None:
-    """Raise if the preprocessing fails on every image, which is a fault of the model."""
-    failures = [item for _, item in open_shard.skipped if item.reason.startswith("the model's")]
+    """Raise if the model fails on every image, which is a fault of the model."""
+    failures = [item for _, item in open_shard.skipped if isinstance(item, EncodingFailure)]
     if failures and not open_shard.items:
         raise MarsRetrievalError(
             f"shard {open_shard.shard.name}: {failures[0].reason} (on all of its "

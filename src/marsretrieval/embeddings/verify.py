@@ -24,7 +24,6 @@ from marsretrieval.io import is_damage, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 _UNIT_TOLERANCE = 1e-2  # far above the rounding of float16, far below any real fault
-_MISSING = "not embedded yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +34,13 @@ class Problem:
         shard: Name of the shard.
         text: Description of the problem.
         cured: Whether embedding the shard again removes the problem.
+        pending: Whether the shard has not been embedded yet.
     """
 
     shard: str
     text: str
     cured: bool = True
+    pending: bool = False
 
     def __str__(self) -> str:
         return f"shard {self.shard}: {self.text}"
@@ -64,7 +65,7 @@ class Verification:
     @property
     def to_embed(self) -> tuple[str, ...]:
         """Shards that the build command embeds when it is run again."""
-        missing = [problem.shard for problem in self.problems if problem.text == _MISSING]
+        missing = [problem.shard for problem in self.problems if problem.pending]
         return tuple(sorted({*missing, *self.dropped}))
 
 
@@ -106,7 +107,7 @@ def verify_store(
                 problems.append(Problem(name, error.message))
             else:
                 if entry is None or not entry.fits(manifest):
-                    problems.append(Problem(name, _MISSING))
+                    problems.append(Problem(name, "not embedded yet", pending=True))
                 else:
                     problems += _shard_problems(path, manifest, entry, rows, shard_of_id)
                     rows += entry.rows
@@ -115,7 +116,7 @@ def verify_store(
     dropped = []
     if repair:
         dropped = sorted(
-            {problem.shard for problem in problems if problem.cured and problem.text != _MISSING}
+            {problem.shard for problem in problems if problem.cured and not problem.pending}
         )
         for name in dropped:
             _remove_entry(entry_path(path, name))

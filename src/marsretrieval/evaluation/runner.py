@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from marsretrieval.datasets.base import UnusedFile
 from marsretrieval.datasets.records import find_planet, read_record
 from marsretrieval.embeddings.builder import BuildReport, build_store
 from marsretrieval.embeddings.cache import drop_stores, invalidate_cache, prepare_cache
@@ -391,7 +392,7 @@ def _evaluate(
 
 def _require_none_skipped(job: Job, store: EmbeddingStore) -> None:
     """Raise DataError if the dataset or the store skipped an image."""
-    images = [item for item in job.data.skipped if not item.reason.startswith("not read")]
+    images = [item for item in job.data.skipped if not isinstance(item, UnusedFile)]
     items = [*images, *store.skipped]
     if items:
         raise DataError(

@@ -45,6 +45,10 @@ _STEP_M = 2_000.0  # straight edges of a projection are curved in degrees
 _MAX_STEPS = 2_000
 
 
+class OtherBodyError(ValueError):
+    """The coordinate reference system is of another body than Mars."""
+
+
 @dataclass(frozen=True, slots=True)
 class CoordinateSystem:
     """A reference system of Mars other than degrees on its sphere.
@@ -172,7 +176,7 @@ def mars_ellipsoid(crs: Mapping[str, Any]) -> tuple[float, float]:
         Equatorial radius in metres, and (polar / equatorial radius)^2.
 
     Raises:
-        ValueError: If there is no ellipsoid, or it is of another body.
+        ValueError: If there is no ellipsoid; an OtherBodyError if it is of another body.
     """
     horizontal = _horizontal(crs)
     base = horizontal.get("base_crs", horizontal)
@@ -182,7 +186,7 @@ def mars_ellipsoid(crs: Mapping[str, Any]) -> tuple[float, float]:
     if not radius:
         raise ValueError(f"its coordinate system {horizontal.get('name')!r:.60} is not of a planet")
     if not _MARS_RADII_M[0] <= radius <= _MARS_RADII_M[1]:
-        raise ValueError(
+        raise OtherBodyError(
             f"its coordinate system is on a body of {radius / 1000:,.0f} km radius, not Mars"
             f"{_name_body(radius)}"
         )
@@ -228,7 +232,7 @@ def own_degrees(crs: Mapping[str, Any]) -> str:
         A PROJ string.
 
     Raises:
-        ValueError: If there is no ellipsoid, or it is of another body.
+        ValueError: If there is no ellipsoid; an OtherBodyError if it is of another body.
     """
     radius, ratio = mars_ellipsoid(crs)
     return f"+proj=longlat +a={radius!r} +b={radius * math.sqrt(ratio)!r} +no_defs +type=crs"

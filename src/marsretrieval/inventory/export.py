@@ -45,7 +45,7 @@ _STEMS: tuple[tuple[str, Content], ...] = (
 )
 
 
-def content_of(path: Path, content: str | None = None) -> Content:
+def content_of(path: str | Path, content: str | None = None) -> Content:
     """Decide what a file is to hold, by its name unless it is given.
 
     Args:
@@ -60,6 +60,7 @@ def content_of(path: Path, content: str | None = None) -> Content:
         MissingDependencyError: If a GIS format needs the extra `gis`.
         OutputError: If the file cannot be written.
     """
+    path = Path(path)
     suffix = path.suffix.lower()
     chosen: Content | None = None
     if content is not None:
@@ -91,7 +92,7 @@ def content_of(path: Path, content: str | None = None) -> Content:
 
 def write_inventory(
     files: InventoryFiles,
-    path: Path,
+    path: str | Path,
     *,
     content: str | None = None,
     store: Callable[[], EmbeddingStore] | None = None,
@@ -114,6 +115,7 @@ def write_inventory(
         InventoryError: If there is nothing to write.
         OutputError: If the file cannot be written.
     """
+    path = Path(path)
     chosen = content_of(path, content)
     if chosen == "report":
         write_report(estimate_files(files), path, command=command)

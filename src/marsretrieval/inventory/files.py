@@ -223,7 +223,7 @@ class InventoryFiles:
         torn: Description of an incomplete last line of the log, left by a killed process.
     """
 
-    def __init__(self, path: Path, *, write: bool = False) -> None:
+    def __init__(self, path: str | Path, *, write: bool = False) -> None:
         """Open an inventory.
 
         Args:
@@ -234,6 +234,7 @@ class InventoryFiles:
             InventoryError: If there is none, or it is damaged.
             InventoryInUseError: If another process has it open for writing (`write`).
         """
+        path = Path(path)
         self.path = path
         self.torn: str | None = None
         self._stack = ExitStack()
@@ -261,7 +262,7 @@ class InventoryFiles:
             raise
 
     @classmethod
-    def create(cls, path: Path, header: InventoryHeader) -> Self:
+    def create(cls, path: str | Path, header: InventoryHeader) -> Self:
         """Create an inventory and open it as its writer.
 
         Args:
@@ -275,6 +276,7 @@ class InventoryFiles:
             InventoryError: If there is one already.
             OutputError: If it cannot be written.
         """
+        path = Path(path)
         if (path / HEADER).exists():
             raise InventoryError(f"{path}: exists already", remedy="Choose another name.")
         if path.exists() and (not path.is_dir() or any(path.iterdir())):

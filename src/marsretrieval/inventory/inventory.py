@@ -135,7 +135,7 @@ class Inventory:
     @classmethod
     def create(
         cls,
-        path: Path,
+        path: str | Path,
         store: EmbeddingStore,
         *,
         landform: str,
@@ -159,6 +159,7 @@ class Inventory:
             InventoryError: If there is an inventory already.
             OutputError: If it cannot be written.
         """
+        path = Path(path)
         vector = check_vector(query, store.dimension)
         empty = rows_below(store, None)
         header = InventoryHeader(

@@ -20,7 +20,7 @@ _COLUMNS, _SIDE, _GAP, _CAPTION = 5, 256, 12, 44
 _BACKGROUND, _TEXT, _MISSING = "white", "black", "#bbbbbb"
 
 
-def check_sheet_path(path: Path) -> None:
+def check_sheet_path(path: str | Path) -> None:
     """Check the suffix of a contact sheet, and that the path is writable.
 
     Args:
@@ -30,6 +30,7 @@ def check_sheet_path(path: Path) -> None:
         UsageError: If the suffix is none of .png, .jpg, .jpeg and .pdf.
         OutputError: If the file cannot be written.
     """
+    path = Path(path)
     if path.suffix.lower() not in _SUFFIXES:
         raise UsageError(
             f"{path}: no format of a contact sheet",
@@ -39,7 +40,7 @@ def check_sheet_path(path: Path) -> None:
 
 
 def draw_sheet(
-    tiles: Sequence[Mapping[str, Any]], path: Path, *, store: EmbeddingStore | None = None
+    tiles: Sequence[Mapping[str, Any]], path: str | Path, *, store: EmbeddingStore | None = None
 ) -> list[str]:
     """Draw tiles in rows of five, numbered in the order of `next`.
 
@@ -55,6 +56,7 @@ def draw_sheet(
         UsageError: If there are no tiles, or the suffix is unknown.
         OutputError: If the file cannot be written.
     """
+    path = Path(path)
     from PIL import Image, ImageDraw, ImageFont
 
     check_sheet_path(path)

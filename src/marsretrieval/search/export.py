@@ -114,7 +114,7 @@ FORMATS = (
 )
 
 
-def check_hits_path(path: Path) -> Format:
+def check_hits_path(path: str | Path) -> Format:
     """Select the output format by file suffix and check that the path is writable.
 
     Args:
@@ -128,6 +128,7 @@ def check_hits_path(path: Path) -> Format:
         MissingDependencyError: If a library of the format is not installed.
         OutputError: If the file cannot be written.
     """
+    path = Path(path)
     name = path.name.lower()
     for candidate in FORMATS:
         if name.endswith(candidate.suffix) and len(name) > len(candidate.suffix):
@@ -141,7 +142,7 @@ def check_hits_path(path: Path) -> Format:
     )
 
 
-def write_hits(hits: Hits, path: Path, *, style: str | Style = "light") -> list[Path]:
+def write_hits(hits: Hits, path: str | Path, *, style: str | Style = "light") -> list[Path]:
     """Write hits to a file in the format of its suffix; see `FORMATS`.
 
     Args:
@@ -158,6 +159,7 @@ def write_hits(hits: Hits, path: Path, *, style: str | Style = "light") -> list[
         OutputError: If the file cannot be written.
         MissingDependencyError: If a library of the format is not installed.
     """
+    path = Path(path)
     chosen = check_hits_path(path)
     chosen.write(hits, path, style)
     written: list[Path | None] = [path]

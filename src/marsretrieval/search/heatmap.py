@@ -95,7 +95,7 @@ class Heatmap:
         return notes
 
     def write(
-        self, path: Path, *, hits: Hits | None = None, style: str | Style = "light"
+        self, path: str | Path, *, hits: Hits | None = None, style: str | Style = "light"
     ) -> list[Path]:
         """Write a GeoTIFF (.tif) or a map (.png, .svg, .pdf).
 
@@ -112,6 +112,7 @@ class Heatmap:
             OutputError: If the file cannot be written.
             MissingDependencyError: If the extra `geotiff` or `gis` is not installed.
         """
+        path = Path(path)
         check_heatmap_path(path)
         if path.suffix.lower() in _RASTER_FORMATS:
             from marsretrieval.search.qgis import write_raster_style
@@ -181,7 +182,7 @@ class Heatmap:
                 shutil.copyfileobj(memory, target, 2**20)
 
 
-def check_heatmap_path(path: Path) -> None:
+def check_heatmap_path(path: str | Path) -> None:
     """Check the suffix of a heat map file and that the path is writable.
 
     Args:
@@ -192,6 +193,7 @@ def check_heatmap_path(path: Path) -> None:
         MissingDependencyError: If the extra `geotiff` (rasters) or `gis` (maps) is not installed.
         OutputError: If the file cannot be written.
     """
+    path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in _RASTER_FORMATS + _MAP_FORMATS:
         raise UsageError(

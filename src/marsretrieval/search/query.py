@@ -78,7 +78,7 @@ def compose(
     return query if against is None else away_query(query, against, not_weight)
 
 
-def read_vector(path: Path) -> Vector:
+def read_vector(path: str | Path) -> Vector:
     """Read a query vector, such as the one that an inventory has learned.
 
     Args:
@@ -90,6 +90,7 @@ def read_vector(path: Path) -> Vector:
     Raises:
         DataError: If the file cannot be read or holds something else.
     """
+    path = Path(path)
     try:
         values = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:

@@ -53,7 +53,7 @@ class SheetSummary:
     shortened: int
 
 
-def check_sheet_path(path: Path) -> None:
+def check_sheet_path(path: str | Path) -> None:
     """Check the suffix of a contact sheet and that the path is writable.
 
     Args:
@@ -63,6 +63,7 @@ def check_sheet_path(path: Path) -> None:
         UsageError: If the suffix is none of these.
         OutputError: If the file cannot be written.
     """
+    path = Path(path)
     if path.suffix.lower() not in SHEET_FORMATS:
         raise UsageError(
             f"{path}: no format of a contact sheet",
@@ -73,7 +74,7 @@ def check_sheet_path(path: Path) -> None:
 
 def write_sheet(
     hits: Hits,
-    path: Path,
+    path: str | Path,
     *,
     store: EmbeddingStore | None = None,
     tile_images: TileImages | None = None,
@@ -101,6 +102,7 @@ def write_sheet(
         UsageError: If the suffix or style is unknown, or there are no hits or too many.
         OutputError: If a file cannot be written.
     """
+    path = Path(path)
     check_sheet_path(path)
     if not len(hits):
         raise UsageError(f"{path}: no hits for a contact sheet", remedy="Search for more.")

@@ -10,7 +10,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Protocol
 
-from marsretrieval.datasets.base import ImageSource, Record, Skipped
+from marsretrieval.datasets.base import ImageSource, Record, Skipped, UnannotatedImage
 from marsretrieval.datasets.open import read_annotations
 from marsretrieval.errors import DataError, DatasetNotFoundError, TruncatedTextWarning, UsageError
 from marsretrieval.io import parse_json, sha256_json
@@ -310,7 +310,8 @@ def collect(
             reasons = [
                 warning.reason for warning in record.warnings if warning.kind == "annotation"
             ]
-            skipped.append(Skipped(record.id, record.source, "; ".join([missing, *reasons])))
+            kind = Skipped if reasons else UnannotatedImage
+            skipped.append(kind(record.id, record.source, "; ".join([missing, *reasons])))
     return values, skipped
 
 
@@ -324,7 +325,7 @@ def first_reason(skipped: Sequence[Skipped]) -> str:
         Text in parentheses after a space; empty if there is no such item.
     """
     for item in skipped:
-        if item.reason not in ("no caption", "no original caption", "no label"):
+        if not isinstance(item, UnannotatedImage):
             return f" (first: {item.source}: {item.reason})"
     return ""
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import geo
-from marsretrieval.datasets.base import ImageSource, Record, Skipped
+from marsretrieval.datasets.base import ImageSource, Record, Skipped, UnusedFile
 from marsretrieval.datasets.ground_truth import (
     Points,
     catalogue_files,
@@ -200,7 +200,7 @@ class Geolocalization:
         examples_folder = folder / "image_queries"
         examples = read_image_queries(examples_folder) if examples_folder.is_dir() else {}
         unused = [
-            Skipped(name, str(examples_folder / name), "not read: no catalogue of this name")
+            UnusedFile(name, str(examples_folder / name), "not read: no catalogue of this name")
             for name in sorted(examples.keys() - points.keys())
         ]
         source = open_images(folder / "tiles") if with_images else None

@@ -67,7 +67,7 @@ class MapInventory:
         *,
         landform: str | None = None,
         read_only: bool = False,
-        tell: Callable[[str], None] = lambda line: None,
+        report: Callable[[str], None] = lambda line: None,
     ) -> Self:
         """Open the inventory of one of several stores, or create it.
 
@@ -76,7 +76,7 @@ class MapInventory:
             stores: The stores; a new inventory belongs to the first one.
             landform: What a new inventory is about: its name, and the text of its first ranking.
             read_only: Refuse marks.
-            tell: Called with lines for the user.
+            report: Called with lines for the user.
 
         Returns:
             The inventory; read-only if another process has it open for writing.
@@ -97,14 +97,14 @@ class MapInventory:
                     f"inventory new {path} --store {stores[0].store.path} --text TEXT.",
                 )
             created = create_inventory(path, stores[0].store, text=landform)
-            tell(f"{path}: created, for {landform} in {stores[0].store.path}")
+            report(f"{path}: created, for {landform} in {stores[0].store.path}")
             return cls(created, stores[0])
         reason = "this server is read-only (--read-only)" if read_only else ""
         try:
             files = InventoryFiles(path, write=not read_only)
         except InventoryInUseError as error:
             reason = f"{error.message}; here it can only be looked at"
-            tell(f"warning: {reason}")
+            report(f"warning: {reason}")
             files = InventoryFiles(path)
         try:
             if landform is not None and landform != files.header.landform:
@@ -113,7 +113,7 @@ class MapInventory:
                     remedy="Leave --landform out, or name another inventory.",
                 )
             if files.torn:
-                tell(f"warning: {files.torn}")
+                report(f"warning: {files.torn}")
             store = _owner(files, stores)
             return cls(Inventory(files, store.store.embeddings), store, reason)
         except BaseException:

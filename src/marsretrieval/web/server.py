@@ -38,6 +38,8 @@ class ServeOptions:
         model: Name of the model of the stores, if it is not in the registry.
         device: As of `load_model`.
         offline: As of `load_model`.
+        trust: Load whatever class and checkpoint the stores name.
+        trust_remote_code: As of `load_model`.
     """
 
     stores: Sequence[Path]
@@ -53,6 +55,8 @@ class ServeOptions:
     model: str | None = None
     device: str = "auto"
     offline: bool = False
+    trust: bool = False
+    trust_remote_code: bool = False
 
 
 class MapServer:
@@ -61,7 +65,7 @@ class MapServer:
     Args:
         options: What to serve.
         progress: Progress of building search indexes.
-        tell: Called with lines for the user.
+        report: Called with lines for the user.
 
     Raises:
         UsageError: If an option is invalid.
@@ -77,7 +81,7 @@ class MapServer:
         options: ServeOptions,
         *,
         progress: Progress = NO_PROGRESS,
-        tell: Callable[[str], None] = lambda line: None,
+        report: Callable[[str], None] = lambda line: None,
     ) -> None:
         try:
             import uvicorn
@@ -108,16 +112,18 @@ class MapServer:
                 checkpoint=options.checkpoint,
                 device=options.device,
                 offline=options.offline,
+                trust=options.trust,
+                trust_remote_code=options.trust_remote_code,
             )
             if store.missing:
-                tell(f"warning: {path} is not finished: {len(store.missing)} shards are missing")
+                report(f"warning: {path} is not finished: {len(store.missing)} shards are missing")
             stores[str(path)] = MapStore(store, str(path), progress)
         self.stores = list(stores.values())
         images = {name: MapImages(store, options.images) for name, store in stores.items()}
         for name, tiles in images.items():
             readable, sampled = tiles.sample()
             hint = "" if readable else ": name their folder with --images DIR"
-            tell(f"{name}: images of {readable} of {sampled} sampled tiles can be read{hint}")
+            report(f"{name}: images of {readable} of {sampled} sampled tiles can be read{hint}")
         self.inventory = None
         if options.inventory is not None:
             self.inventory = MapInventory.open(
@@ -125,10 +131,10 @@ class MapServer:
                 self.stores,
                 landform=options.landform,
                 read_only=options.read_only,
-                tell=tell,
+                report=report,
             )
         self.token = None if options.host in LOOPBACK else secrets.token_urlsafe(24)
-        self._socket = _bind(options.host, options.port, tell)
+        self._socket = _bind(options.host, options.port, report)
         self.port = int(self._socket.getsockname()[1])
         hosts = [*LOOPBACK, options.host, *options.allow_hosts]
         if options.host in ("0.0.0.0", "::"):
@@ -187,7 +193,7 @@ class MapServer:
         self._server.should_exit = True
 
 
-def _bind(host: str, port: int, tell: Callable[[str], None]) -> socket.socket:
+def _bind(host: str, port: int, report: Callable[[str], None]) -> socket.socket:
     """Bind the port, or the next one that is free."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for number in [port] if port == 0 else range(port, min(port + _PORTS_TRIED, 65536)):
@@ -203,7 +209,7 @@ def _bind(host: str, port: int, tell: Callable[[str], None]) -> socket.socket:
                 continue
             raise OutputError(f"cannot listen on {host}:{number} ({error.strerror})") from error
         if number != port and port:
-            tell(f"note: port {port} is in use; using {number}")
+            report(f"note: port {port} is in use; using {number}")
         return bound
     raise OutputError(
         f"ports {port} to {port + _PORTS_TRIED - 1} of {host} are in use",

@@ -24,6 +24,7 @@ from marsretrieval.datasets.georeference import degree_converter
 from marsretrieval.datasets.geotiff import is_tiff
 from marsretrieval.datasets.listing import files_fingerprint
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
+from marsretrieval.geo.crs import OtherBodyError
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".jpx")
 _JPEG_2000 = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
@@ -331,11 +332,10 @@ def _check(path: Path, file: Any, bands: Sequence[int] | None, nodata: float | N
     try:
         converter = degree_converter(file.crs.to_wkt())
     except ValueError as error:
-        text = str(error)
         remedy = "Convert it to a CRS of Mars: gdalwarp -t_srs IAU_2015:49910 IN OUT.tif."
-        if "not Mars" in text:
+        if isinstance(error, OtherBodyError):
             remedy = "If it is of Mars, assign its CRS: gdal_edit.py -a_srs IAU_2015:49910 FILE."
-        raise DataError(f"{path}: {text}", remedy=remedy) from error
+        raise DataError(f"{path}: {error}", remedy=remedy) from error
     centre, extremes = _measure_pixels(path, affine, (file.width, file.height), converter)
     masked = any(
         str(flag) != "MaskFlags.all_valid"

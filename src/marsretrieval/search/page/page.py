@@ -105,7 +105,7 @@ class _Card:
 
 def write_page(
     hits: Hits,
-    path: Path,
+    path: str | Path,
     *,
     store: EmbeddingStore | None = None,
     tile_images: TileImages | None = None,
@@ -137,6 +137,7 @@ def write_page(
         UsageError: If there are too many hits, or `images` is negative.
         OutputError: If the file cannot be written.
     """
+    path = Path(path)
     check_page(hits, path, images)
     shown = min(images, len(hits))
     loader = tile_images or TileImages(store)
