@@ -38,7 +38,10 @@ export class App {
     onMove: () => { this.saveUrl(false); void this.showTiles(); },
     onPointer: (text) => { byId("pointer").textContent = text; },
     onBox: (box) => this.setRegion(box, null),
-    onPolygon: (region) => this.setRegion(null, region),
+    onPolygon: (region) => {
+      byId("polygon").setAttribute("aria-pressed", "false");
+      this.setRegion(null, region);
+    },
   });
   readonly gallery = new Gallery({
     onFocus: (index) => this.onFocus(index),

@@ -6,7 +6,7 @@ import { byId, count, h, plural } from "./dom.js";
 /** Show the name and the facts of a store. */
 export function showStore(store: Store): void {
   const select = byId<HTMLSelectElement>("stores");
-  select.replaceChildren(...store.stores.map((one) => h("option", { value: one }, one)));
+  select.replaceChildren(...store.stores.map((one) => h("option", { value: one, title: one }, shortName(one, store.stores))));
   select.value = store.name;
   select.hidden = store.stores.length < 2;
   const images = store.pictures
@@ -28,6 +28,12 @@ export function showStore(store: Store): void {
   const badge = byId("read-only");
   badge.hidden = !store.read_only;
   badge.title = readOnlyText(store);
+}
+
+/** Return the last part of a store's path, unless another store has the same. */
+function shortName(path: string, paths: string[]): string {
+  const last = (one: string) => one.split(/[\\/]/).pop()!.replace(/\.store$/, "");
+  return paths.filter((one) => last(one) === last(path)).length > 1 ? path : last(path);
 }
 
 /** Return why marks are refused, as a sentence; empty if they are not. */
