@@ -36,5 +36,5 @@ export function plural(value: number, noun: string): string {
 /** Percentage with two significant digits. */
 export function percent(share: number): string {
   const value = 100 * share;
-  return `${value >= 10 || value === 0 ? Math.round(value) : value.toPrecision(2)} %`;
+  return `${value >= 10 || value === 0 ? Math.round(value) : value.toPrecision(2)}%`;
 }

@@ -64,6 +64,11 @@ export const SOUTH = polar(-1);
 export type ViewName = "plane" | "north" | "south";
 export const PROJECTIONS: Record<ViewName, Projection> = { plane: PLANE, north: NORTH, south: SOUTH };
 
+/** Sign of a polar view; 0 for the plane. */
+export function signOf(name: ViewName): 1 | -1 | 0 {
+  return name === "plane" ? 0 : name === "north" ? 1 : -1;
+}
+
 export function wrapLon(lon: number): number {
   return ((((lon + 180) % 360) + 360) % 360) - 180;
 }

@@ -4,6 +4,7 @@ import {
   ApiError, get, request, send, type Hit, type Interval, type Inventory, type Mark, type Search, type Store,
 } from "./api.js";
 import { byId, count, h, percent, plural } from "./dom.js";
+import { readOnlyText } from "./store.js";
 
 interface Placed {
   lon: number | null;
@@ -57,8 +58,7 @@ export class InventoryPanel {
   }
 
   get whyNot(): string {
-    if (this.store?.read_only_reason) return `Marks are refused: ${this.store.read_only_reason}.`;
-    if (this.store?.read_only) return "This server is read-only.";
+    if (this.store?.read_only) return readOnlyText(this.store);
     return "Marks need an inventory: start the server with --inventory NAME --landform TEXT.";
   }
 
@@ -75,9 +75,23 @@ export class InventoryPanel {
     this.store = store;
     this.state = null;
     this.page = null;
+    this.history = [];
     this.marks.clear();
+    this.events.onMarks(this.marks);
     this.render();
     if (store.inventory) await this.refresh(true);
+  }
+
+  /** Show whether marks are refused after the server was started again. */
+  refreshStore(store: Store): void {
+    this.store = store;
+    if (store.inventory) void this.synchronize();
+    else this.render();
+  }
+
+  /** Read the marks again, which another page may have changed. */
+  async synchronize(): Promise<void> {
+    if (this.store?.inventory && !this.page && !this.pending.length) await this.refresh(true);
   }
 
   private async refresh(withMarks = false): Promise<void> {
@@ -282,6 +296,7 @@ export class InventoryPanel {
       this.root.replaceChildren(
         h("div", { class: "blank" },
           h("p", { class: "lead" }, "No inventory is open."),
+          this.store?.read_only ? h("p", { class: "notice" }, readOnlyText(this.store)) : null,
           h("p", {}, "An inventory records what you confirm and reject, learns from it, and estimates how many there are."),
           h("pre", { tabindex: "0" }, h("code", {}, `marsretrieval serve ${this.store?.path ?? "STORE"} --inventory cones --landform "pitted cones"`))));
       this.count();
@@ -296,10 +311,11 @@ export class InventoryPanel {
     const readOnly = this.store!.read_only;
     this.root.replaceChildren(
       h("h2", {}, this.state.landform),
+      readOnly ? h("p", { class: "notice" }, readOnlyText(this.store!)) : "",
       h("p", { id: "mark-count", class: "totals" }, this.countText()),
       h("div", { class: "buttons" },
         h("button", { type: "button", class: "primary", disabled: readOnly || !yes || this.page !== null, onclick: () => void this.learn() }, learned ? "Learn again" : "Learn from the marks"),
-        h("span", { class: "hint" }, yes ? "" : "Mark some images yes and no first (Y, N).")),
+        h("span", { class: "hint" }, yes || readOnly ? "" : "Mark some images yes and no first (Y, N).")),
       h("h2", {}, "Audit"),
       audit
         ? h("div", {},
@@ -347,7 +363,7 @@ function interval(name: string, value: Interval, halfWidth: number | null): HTML
   const { estimate, low, high } = value;
   if (estimate === null || low === null || high === null) return null;
   const end = Math.max(high * 1.15, 1);
-  const bar = h("div", { class: "interval", role: "img", "aria-label": `${name}: ${Math.round(estimate)}, 95 % interval ${Math.round(low)} to ${Math.round(high)}` },
+  const bar = h("div", { class: "interval", role: "img", "aria-label": `${name}: ${Math.round(estimate)}, 95% interval ${Math.round(low)} to ${Math.round(high)}` },
     h("i", { class: "range" }), h("i", { class: "point" }));
   const [range, point] = bar.children as unknown as [HTMLElement, HTMLElement];
   range.style.left = `${(100 * low) / end}%`;
@@ -355,7 +371,7 @@ function interval(name: string, value: Interval, halfWidth: number | null): HTML
   point.style.left = `${(100 * estimate) / end}%`;
   return h("div", { class: "estimate" },
     h("b", {}, `${count(Math.round(estimate))} ${name.toLowerCase()}`),
-    h("span", {}, `${count(Math.round(low))} to ${count(Math.round(high))} (95 %)${halfWidth !== null ? `, ±${percent(halfWidth)}` : ""}`),
+    h("span", {}, `${count(Math.round(low))} to ${count(Math.round(high))} (95%)${halfWidth !== null ? `, ±${percent(halfWidth)}` : ""}`),
     bar);
 }
 

@@ -17,19 +17,19 @@ import ImageLayer from "ol/layer/Image.js";
 import VectorLayer from "ol/layer/Vector.js";
 import ImageCanvas from "ol/source/ImageCanvas.js";
 import VectorSource from "ol/source/Vector.js";
-import { Circle, Fill, Icon, Stroke, Style } from "ol/style.js";
+import { Circle, Fill, Stroke, Style } from "ol/style.js";
 import "ol/ol.css";
 
+import { BaseMap } from "./basemap.js";
 import type { Feature, Hit, Mark, Place } from "./api.js";
 import {
-  formatPosition, fromLonLat, POLE_EDGE_M, PROJECTIONS, toLonLat, wrapLon,
-  type ViewName,
+  formatPosition, fromLonLat, POLE_EDGE_M, PROJECTIONS, signOf, toLonLat, wrapLon, type ViewName,
 } from "./geometry.js";
-import { graticule, labels, lineStyle, labelStyle, MARK_STYLES, hitStyle, nameStyle, rankStyle, styles } from "./mapstyle.js";
+import { graticule, labels, lineStyle, labelStyle, hitStyle, markStyle, nameStyle, rankStyle, styles, tileStyle } from "./mapstyle.js";
+import { planeRegion, polarRegion, regionOutline, type Shape } from "./region.js";
 import { setRamp, type ScoreRaster } from "./raster.js";
 
 export const TILES_BELOW = 0.02; // degrees per pixel from which tiles are drawn as images
-const POLAR_PIXELS = 1400;
 
 export interface MapEvents {
   onSelect(lon: number, lat: number): void;
@@ -41,17 +41,10 @@ export interface MapEvents {
   onPolygon(region: object): void;
 }
 
-/** Sign of a polar view; 0 for the plane. */
-function signOf(name: ViewName): 1 | -1 | 0 {
-  return name === "plane" ? 0 : name === "north" ? 1 : -1;
-}
-
 export class PlanetMap {
   readonly map: OlMap;
   viewName: ViewName = "plane";
-  private base: HTMLCanvasElement | HTMLImageElement | null = null;
-  private polarBase: Partial<Record<1 | -1, HTMLCanvasElement>> = {};
-  private dark = true;
+  private base: BaseMap | null = null;
   private readonly layers: Record<"base" | "score", ImageLayer<ImageCanvas>>;
   private readonly hits = new VectorSource<FeatureOl<Point>>({ wrapX: false });
   private readonly marks = new VectorSource<FeatureOl<Point>>({ wrapX: false });
@@ -65,7 +58,7 @@ export class PlanetMap {
   private hitList: Hit[] = [];
   private markList: { lon: number; lat: number; mark: Mark }[] = [];
   private selected: Place | { lon: number; lat: number } | null = null;
-  private regionShape: { box?: number[]; polygon?: number[][] } | null = null;
+  private regionShape: Shape | null = null;
   private draw: Draw | null = null;
   private score: ScoreRaster | null = null;
 
@@ -100,7 +93,11 @@ export class PlanetMap {
     });
     box.on("boxend", () => {
       const extent = box.getGeometry().getExtent();
-      if (this.viewName !== "plane") return;
+      const sign = signOf(this.viewName);
+      if (sign !== 0) {
+        this.events.onPolygon(polarRegion(sign, fromExtent(extent).getCoordinates()[0]!));
+        return;
+      }
       const width = Math.min(360, extent[2]! - extent[0]!);
       const west = wrapLon(extent[0]!);
       const clamp = (value: number) => Math.round(Math.max(-90, Math.min(90, value)) * 1e4) / 1e4;
@@ -115,7 +112,9 @@ export class PlanetMap {
       if (id) this.events.onHit(id);
       else this.at(event.coordinate, this.events.onSelect);
     });
-    this.map.on("dblclick", (event) => this.at(event.coordinate, this.events.onLike));
+    this.map.on("dblclick", (event) => {
+      if (!this.draw) this.at(event.coordinate, this.events.onLike);
+    });
     this.map.on("pointermove", (event) => {
       if (event.dragging) return;
       const [lon, lat] = this.toDegrees(event.coordinate);
@@ -171,6 +170,7 @@ export class PlanetMap {
 
   /** Show the plane or a pole. `zoom` is in degrees per pixel at the centre. */
   setView(name: ViewName, centre?: [number, number], zoom?: number): void {
+    if (this.draw) this.togglePolygon(); // its corners are of the other projection
     this.viewName = name;
     const sign = signOf(name);
     const metres = 59274.697; // of one degree
@@ -193,7 +193,7 @@ export class PlanetMap {
     );
     old.dispose();
     this.map.getView().on(["change:center", "change:resolution"] as never, () => this.drawLines());
-    this.layers.base.setSource(this.canvasSource(name, (context, extent, width) => this.drawBase(context, extent, width)));
+    this.layers.base.setSource(this.canvasSource(name, (context, extent, width) => this.base?.draw(context, extent, width, signOf(name))));
     this.layers.score.setSource(this.canvasSource(name, (context, extent, width) => this.drawScore(context, extent, width)));
     this.redrawVectors();
   }
@@ -265,9 +265,6 @@ export class PlanetMap {
   }
 
   setTheme(dark: boolean): void {
-    this.dark = dark;
-    this.polarBase = {};
-    this.layers.base.getSource()?.changed();
     styles.dark = dark;
     setRamp(dark);
     this.lines.changed();
@@ -277,51 +274,8 @@ export class PlanetMap {
   }
 
   setBase(image: HTMLImageElement): void {
-    // Grey, since colours of scores do not read on a red planet.
-    const canvas = document.createElement("canvas");
-    canvas.width = image.naturalWidth;
-    canvas.height = image.naturalHeight;
-    const context = canvas.getContext("2d")!;
-    context.filter = "grayscale(1)";
-    context.drawImage(image, 0, 0);
-    this.base = canvas;
-    this.polarBase = {};
+    this.base = new BaseMap(image);
     this.layers.base.getSource()?.changed();
-  }
-
-  private drawBase(context: CanvasRenderingContext2D, extent: number[], width: number): void {
-    if (!this.base) return;
-    context.globalAlpha = this.dark ? 0.5 : 0.5;
-    const scale = width / (extent[2]! - extent[0]!);
-    const sign = signOf(this.viewName);
-    if (sign !== 0) {
-      const canvas = (this.polarBase[sign] ??= this.warpBase(sign));
-      context.drawImage(canvas, (-POLE_EDGE_M - extent[0]!) * scale, (extent[3]! - POLE_EDGE_M) * scale, 2 * POLE_EDGE_M * scale, 2 * POLE_EDGE_M * scale);
-      return;
-    }
-    for (let turn = Math.floor((extent[0]! + 180) / 360); turn <= Math.floor((extent[2]! + 180) / 360); turn += 1) {
-      context.drawImage(this.base, (-180 + 360 * turn - extent[0]!) * scale, (extent[3]! - 90) * scale, 360 * scale, 180 * scale);
-    }
-  }
-
-  private warpBase(sign: 1 | -1): HTMLCanvasElement {
-    const base = this.base as HTMLCanvasElement;
-    const source = base.getContext("2d")!.getImageData(0, 0, base.width, base.height);
-    const from = new Uint32Array(source.data.buffer);
-    const image = new ImageData(POLAR_PIXELS, POLAR_PIXELS);
-    const to = new Uint32Array(image.data.buffer);
-    for (let y = 0; y < POLAR_PIXELS; y += 1) {
-      for (let x = 0; x < POLAR_PIXELS; x += 1) {
-        const [lon, lat] = toLonLat(sign, ((x + 0.5) / POLAR_PIXELS - 0.5) * 2 * POLE_EDGE_M, (0.5 - (y + 0.5) / POLAR_PIXELS) * 2 * POLE_EDGE_M);
-        const column = Math.min(base.width - 1, Math.floor(((lon + 180) / 360) * base.width));
-        const row = Math.min(base.height - 1, Math.floor(((90 - lat) / 180) * base.height));
-        to[y * POLAR_PIXELS + x] = from[row * base.width + column]!;
-      }
-    }
-    const canvas = document.createElement("canvas");
-    canvas.width = canvas.height = POLAR_PIXELS;
-    canvas.getContext("2d")!.putImageData(image, 0, 0);
-    return canvas;
   }
 
   setScore(score: ScoreRaster | null): void {
@@ -378,7 +332,7 @@ export class PlanetMap {
     this.redrawVectors();
   }
 
-  setRegion(shape: { box?: number[]; polygon?: number[][] } | null): void {
+  setRegion(shape: Shape | null): void {
     this.regionShape = shape;
     this.redrawVectors();
   }
@@ -443,10 +397,9 @@ export class PlanetMap {
       this.selection.addFeature(new FeatureOl(new Point(this.toMap(lon, lat))));
     }
     this.region.clear();
-    if (this.regionShape && sign === 0) {
-      const { box, polygon } = this.regionShape;
-      if (box) this.region.addFeature(new FeatureOl(fromExtent(box)));
-      if (polygon) this.region.addFeature(new FeatureOl(new Polygon([polygon])));
+    if (this.regionShape) {
+      const outline = regionOutline(this.viewName, this.regionShape, this.map.getView().getCenter()?.[0] ?? 0);
+      this.region.addFeature(new FeatureOl(new Polygon([outline])));
     }
     this.drawnAt = this.map.getView().getCenter()?.[0] ?? 0;
     this.drawLines();
@@ -460,44 +413,15 @@ export class PlanetMap {
       return false;
     }
     this.draw = new Draw({ source: new VectorSource(), type: "Polygon" });
-    this.draw.on("drawend", (event) => {
-      const ring = (event.feature.getGeometry() as Polygon).getCoordinates()[0]!.map((point) => {
-        const [lon, lat] = this.toDegrees(point);
-        return [Math.round(lon! * 1e4) / 1e4, Math.round(Math.max(-90, Math.min(90, lat!)) * 1e4) / 1e4];
-      });
-      setTimeout(() => this.togglePolygon(), 300); // after the click that ended the drawing
-      this.events.onPolygon({ type: "Polygon", coordinates: [ring] });
+    const draw = this.draw;
+    draw.on("drawend", (event) => {
+      draw.setActive(false); // the second click of a double click begins no other polygon
+      const corners = (event.feature.getGeometry() as Polygon).getCoordinates()[0]!;
+      const sign = signOf(this.viewName);
+      setTimeout(() => { if (this.draw === draw) this.togglePolygon(); }, 400); // after the click that ended the drawing
+      this.events.onPolygon(sign === 0 ? planeRegion(corners) : polarRegion(sign, corners));
     });
     this.map.addInteraction(this.draw);
     return true;
   }
 }
-
-function markStyle(feature: unknown): Style {
-  return MARK_STYLES[(feature as FeatureOl).get("mark") as Mark];
-}
-
-const tileImages = new Map<string, HTMLImageElement>();
-
-function tileStyle(feature: unknown, resolution: number): Style | undefined {
-  const one = feature as FeatureOl<Polygon>;
-  const url = one.get("url") as string;
-  let image = tileImages.get(url);
-  if (!image) {
-    image = new Image();
-    image.onload = () => one.changed();
-    image.src = url;
-    tileImages.set(url, image);
-    if (tileImages.size > 600) tileImages.delete(tileImages.keys().next().value as string);
-  }
-  if (!image.complete || !image.naturalWidth) return undefined;
-  return new Style({
-    geometry: (drawn) => (drawn.getGeometry() as Polygon).getInteriorPoint(),
-    image: new Icon({
-      img: image,
-      width: one.get("width") / resolution,
-      height: one.get("height") / resolution,
-    }),
-  });
-}
-

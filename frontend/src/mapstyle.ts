@@ -3,10 +3,11 @@
 import FeatureOl from "ol/Feature.js";
 import LineString from "ol/geom/LineString.js";
 import Point from "ol/geom/Point.js";
-import { Circle, Fill, RegularShape, Stroke, Style, Text } from "ol/style.js";
+import type Polygon from "ol/geom/Polygon.js";
+import { Circle, Fill, Icon, RegularShape, Stroke, Style, Text } from "ol/style.js";
 
 import type { Mark } from "./api.js";
-import { fromLonLat, POLE_EDGE_DEG, wrapLon, type ViewName } from "./geometry.js";
+import { fromLonLat, POLE_EDGE_DEG, signOf, wrapLon, type ViewName } from "./geometry.js";
 
 /** Whether styles are those of the dark page. */
 export const styles = { dark: true };
@@ -14,7 +15,6 @@ export const styles = { dark: true };
 const STEPS = [90, 60, 30, 15, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01];
 const SANS = "system-ui, sans-serif";
 
-const signOf = (name: ViewName): 1 | -1 | 0 => (name === "plane" ? 0 : name === "north" ? 1 : -1);
 const round = (value: number) => Math.round(value * 1e4) / 1e4;
 
 /** Distance of the lines in degrees: those of a world map, or closer ones, at least 110 pixels apart. */
@@ -164,8 +164,37 @@ export function rankStyle(feature: unknown): Style | undefined {
 }
 
 // Marks differ in shape and colour: a filled triangle, a cross, a ring.
-export const MARK_STYLES: Record<Mark, Style> = {
+const MARK_STYLES: Record<Mark, Style> = {
   yes: new Style({ image: new RegularShape({ points: 3, radius: 8, fill: new Fill({ color: "#46c786" }), stroke: new Stroke({ color: "#06281a", width: 1.5 }) }) }),
   no: new Style({ image: new RegularShape({ points: 4, radius: 7, radius2: 0, angle: Math.PI / 4, stroke: new Stroke({ color: "#ff7b6b", width: 2.4 }) }) }),
   unsure: new Style({ image: new Circle({ radius: 6, stroke: new Stroke({ color: "#ffd166", width: 2.4 }) }) }),
 };
+
+export function markStyle(feature: unknown): Style {
+  return MARK_STYLES[(feature as FeatureOl).get("mark") as Mark];
+}
+
+const tileImages = new Map<string, HTMLImageElement>();
+
+export function tileStyle(feature: unknown, resolution: number): Style | undefined {
+  const one = feature as FeatureOl<Polygon>;
+  const url = one.get("url") as string;
+  let image = tileImages.get(url);
+  if (!image) {
+    image = new Image();
+    image.onload = () => one.changed();
+    image.src = url;
+    tileImages.set(url, image);
+    if (tileImages.size > 600) tileImages.delete(tileImages.keys().next().value as string);
+  }
+  if (!image.complete || !image.naturalWidth) return undefined;
+  return new Style({
+    geometry: (drawn) => (drawn.getGeometry() as Polygon).getInteriorPoint(),
+    image: new Icon({
+      img: image,
+      width: one.get("width") / resolution,
+      height: one.get("height") / resolution,
+    }),
+  });
+}
+

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -32,6 +33,24 @@ def tile_store(tiny_planet: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return path
 
 
+@pytest.fixture(scope="session")
+def plain_store(tiny_planet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few images without positions, embedded."""
+    folder = tmp_path_factory.mktemp("plain")
+    with tarfile.open(
+        min((tiny_planet / "Mars-Global-Geolocalization" / "tiles").rglob("*.tar"))
+    ) as tar:
+        members = [member for member in tar if member.name.endswith((".jpg", ".png"))][:12]
+        (folder / "images").mkdir()
+        for number, member in enumerate(members):
+            data = tar.extractfile(member)
+            assert data is not None
+            image = folder / "images" / f"image{number:02d}{Path(member.name).suffix}"
+            image.write_bytes(data.read())
+    mr.build_store("mars-nano", folder / "images", folder / "plain.store", device="cpu")
+    return folder / "plain.store"
+
+
 @pytest.fixture(scope="module")
 def map_store(tile_store: Path) -> MapStore:
     store = MapStore(mr.open_store(tile_store, device="cpu"), "mars")
@@ -50,14 +69,20 @@ def client(server: Server) -> Any:
 
 
 @pytest.fixture(scope="session")
-def map_url(tile_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a running server with an inventory; its model is loaded."""
+def map_url(
+    tile_store: Path, plain_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Address of a running server of two stores, the first with an inventory; models are loaded."""
     if not files("marsretrieval.web").joinpath("static/index.html").is_file():
         pytest.skip("the page is not built (cd frontend && npm ci && node build.mjs)")
     inventory = tmp_path_factory.mktemp("inventory") / "cones.inventory"
     server = MapServer(
         ServeOptions(
-            [tile_store], port=0, inventory=inventory, landform="pitted cones", device="cpu"
+            [tile_store, plain_store],
+            port=0,
+            inventory=inventory,
+            landform="pitted cones",
+            device="cpu",
         )
     )
     for store in server.stores:
