@@ -422,7 +422,8 @@ def read_known(
         return None
     from marsretrieval.cli.console import say
     from marsretrieval.datasets.ground_truth import read_points
-    from marsretrieval.search.known import KNOWN_KM, check_known_km
+    from marsretrieval.search.hits import KNOWN_KM
+    from marsretrieval.search.known import check_known_km
 
     check_known_km(KNOWN_KM if km is None else km)
     columns = position_columns(lon, lat, west, name=name, layer=layer)

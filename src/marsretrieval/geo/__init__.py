@@ -23,23 +23,21 @@ if TYPE_CHECKING:
     from marsretrieval.geo.regions import Area, Region
     from marsretrieval.geo.sphere import (
         MARS_RADIUS_M,
+        QUAD_DEG,
+        TILE_DEG,
         great_circle_deg,
         lon_180_to_360,
         lonlat_to_metres,
         metres_to_lonlat,
         near_any,
-        unit_vectors,
-        wrap_lon,
-    )
-    from marsretrieval.geo.tiles import (
-        QUAD_DEG,
-        TILE_DEG,
         parse_quad_name,
         parse_tile_name,
         quad_name,
         tile_centre,
         tile_corner,
         tile_name,
+        unit_vectors,
+        wrap_lon,
     )
     from marsretrieval.geo.vectors import (
         MARS_CRS,
@@ -131,8 +129,6 @@ __getattr__, __dir__ = lazy_exports(
             "near_any",
             "unit_vectors",
             "wrap_lon",
-        ),
-        "marsretrieval.geo.tiles": (
             "QUAD_DEG",
             "TILE_DEG",
             "parse_quad_name",
