@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from marsretrieval.inventory.design import START, STEP, next_stratum
-from marsretrieval.inventory.estimates import stratified_limits
+from marsretrieval.inventory.estimates import START, STEP, next_stratum, stratified_limits
 
 
 @dataclass(frozen=True)

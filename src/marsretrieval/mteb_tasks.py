@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from marsretrieval.datasets.base import ImageSource, Record
 from marsretrieval.datasets.images import decode_rgb
-from marsretrieval.embeddings.encode import embed_images, embed_texts
+from marsretrieval.embeddings.batches import embed_images, embed_texts
 from marsretrieval.embeddings.store import EmbeddingStore, open_store
 from marsretrieval.encoders.torch_imports import ensure_torchvision
 from marsretrieval.errors import (

@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import Result
 
 from marsretrieval.datasets.ground_truth import read_points
-from marsretrieval.inventory.sheet import draw_sheet
+from marsretrieval.inventory.report import draw_sheet
 from tests.fakes import FakeEncoder
 from tests.search.places import make_store
 

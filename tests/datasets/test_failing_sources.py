@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from marsretrieval.cli.app import app
 from marsretrieval.datasets import Skipped, WebDatasetSource, open_images
-from marsretrieval.datasets.source_file import SourceFile, is_io_failure
+from marsretrieval.datasets.listing import SourceFile, is_io_failure
 from marsretrieval.datasets.verify import verify
 from marsretrieval.embeddings import build_store, open_store
 from marsretrieval.errors import DataError

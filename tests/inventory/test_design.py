@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from marsretrieval.inventory.design import (
+from marsretrieval.inventory.estimates import (
     MAX_DRAWN,
     allocation_width,
     draw_order,

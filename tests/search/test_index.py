@@ -33,8 +33,7 @@ from marsretrieval.search import (
     topk,
     verify_index,
 )
-from marsretrieval.search.index import build, find
-from marsretrieval.search.index.index import FORMAT
+from marsretrieval.search.index import FORMAT, build, find
 from tests.search.stores import unit, write_store
 
 ROOT = Path(__file__).resolve().parents[2]

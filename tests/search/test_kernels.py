@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from marsretrieval.errors import UnknownNameError, UsageError
 from marsretrieval.search import kernels
-from marsretrieval.search.exact import exact_scores
-from marsretrieval.search.kernels import KERNELS, NumpyKernel, choose_kernel
+from marsretrieval.search.kernels import KERNELS, NumpyKernel, choose_kernel, exact_scores
 from marsretrieval.search.quantization import quantize_queries, quantize_rows
 
 

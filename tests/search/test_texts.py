@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from marsretrieval.search.index.index import Texts, TextsWriter
+from marsretrieval.search.index import Texts, TextsWriter
 
 
 @settings(deadline=None)

@@ -8,9 +8,8 @@ from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from marsretrieval.api.build import build_store
-    from marsretrieval.api.query import Question
+    from marsretrieval.api.query import Question, SearchQuery
     from marsretrieval.api.result import SearchResult
-    from marsretrieval.api.search_query import SearchQuery
     from marsretrieval.api.store import Store, open_store
 
 __all__ = ["Question", "SearchQuery", "SearchResult", "Store", "build_store", "open_store"]
@@ -18,16 +17,9 @@ __all__ = ["Question", "SearchQuery", "SearchResult", "Store", "build_store", "o
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "marsretrieval.api.query": ("Question",),
+        "marsretrieval.api.build": ("build_store",),
+        "marsretrieval.api.query": ("Question", "SearchQuery"),
         "marsretrieval.api.result": ("SearchResult",),
-        "marsretrieval.api.search_query": ("SearchQuery",),
-        "marsretrieval.api.store": (
-            "Store",
-            "open_store",
-        ),
-        "marsretrieval.api.build": (
-            "build_store",
-            "build_store",
-        ),
+        "marsretrieval.api.store": ("Store", "open_store"),
     },
 )

@@ -1,24 +1,23 @@
-"""Parse and validate a search request before any model is loaded."""
+"""Search requests: queries as values, and their validation before any model is loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.embeddings import CombinedStore
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.geo import Box
 from marsretrieval.search import prompts_of, read_images, row_at, rows_of
 from marsretrieval.search.hits import Domain, lon_domain
 from marsretrieval.search.index.find import known_of
-from marsretrieval.search.learned import Whitening, is_learnable, learn_query
 from marsretrieval.search.provenance import FileReference, SearchRequest
-from marsretrieval.search.query import MIX, NOT_WEIGHT, query_parts, read_vector
+from marsretrieval.search.query import MIX, NOT_WEIGHT, is_learnable, query_parts, read_vector
 from marsretrieval.search.tiles import rows_below, tile_names
 
 if TYPE_CHECKING:
@@ -26,11 +25,12 @@ if TYPE_CHECKING:
 
     from marsretrieval.embeddings import EmbeddingStore, QueryEncoder
     from marsretrieval.geo import Region
+    from marsretrieval.search.learned import Whitening
 
     LonLat = tuple[float, float]
     Bounds = Box | str | tuple[float, float, float, float]
-    # Includes objects with __geo_interface__: a shapely geometry, a GeoSeries, a GeoDataFrame.
     RegionLike = Region | str | Path | Mapping[str, Any] | Any
+    ImageLike = str | Path | Image | npt.NDArray[Any]
 
 DEFAULT_K = 500  # if neither k nor min_score is given
 
@@ -163,6 +163,8 @@ class Question:
         query = parts.compose(mix=self.mix, not_weight=self.not_weight)
         if parts.examples is None or parts.negative_examples is None or not self.is_learned:
             return query
+        from marsretrieval.search.learned import Whitening, learn_query
+
         learned_from = Whitening.from_store(known_of(store)) if whitening is None else whitening()
         return learn_query(
             parts.examples, parts.negative_examples, learned_from, text=parts.text, query=query
@@ -375,18 +377,17 @@ def _given_vector(store: EmbeddingStore, vector: Any) -> npt.NDArray[np.float32]
 
 def _describe_stores(store: EmbeddingStore) -> dict[str, Any]:
     """Names, paths and rows of combined stores."""
-    if not isinstance(store, CombinedStore):
+    if len(store.parts) == 1:
         return {}
     rows = [
         {"name": name, "path": str(part.path), "rows": part.rows}
-        for name, part in zip(store.names, store.stores, strict=True)
+        for name, part in store.parts.items()
     ]
     return {"stores": rows}
 
 
 def _store_paths(store: EmbeddingStore) -> tuple[str, ...]:
-    stores = store.stores if isinstance(store, CombinedStore) else (store,)
-    return tuple(str(part.path.absolute()) for part in stores)
+    return tuple(str(part.path.absolute()) for part in store.parts.values())
 
 
 def _as_list(values: Any) -> list[Any]:
@@ -486,3 +487,84 @@ def _region_name(region: RegionLike | None) -> str | None:
     if region is None:
         return None
     return str(region) if isinstance(region, str | Path) else "polygons"
+
+
+_QUESTION_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in signature(make_question).parameters.items()
+    if parameter.default is not parameter.empty
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SearchQuery:
+    """What to search for. `store.search(query, k=20)` takes it in place of a text.
+
+    Attributes:
+        text: One or several texts, sent through the published prompt templates.
+        images: Example images: paths, Pillow images or arrays.
+        similar_to: Ids of example tiles of the store.
+        similar_to_location: Positions (lon, lat) in example tiles of the store.
+        negative_text: Texts to move away from.
+        negative_images: Images to move away from.
+        negative_tiles: Ids of tiles to move away from.
+        use_templates: Whether texts go through the prompt templates.
+        image_weight: Weight of images and tiles in a query that also has a text, 0 to 1.
+        negative_weight: Weight of the negative examples, 0 to 1.
+        region: Box, (west, south, east, north), vector file, shapely geometry or GeoDataFrame:
+            only tiles centred in it.
+    """
+
+    text: str | Sequence[str] | None = None
+    images: ImageLike | Sequence[ImageLike] = ()
+    similar_to: str | Sequence[str] = ()
+    similar_to_location: LonLat | Sequence[LonLat] = ()
+    negative_text: str | Sequence[str] = ()
+    negative_images: ImageLike | Sequence[ImageLike] = ()
+    negative_tiles: str | Sequence[str] = ()
+    use_templates: bool = True
+    image_weight: float = MIX
+    negative_weight: float = NOT_WEIGHT
+    region: RegionLike | Bounds | None = None
+
+    def to_options(self) -> dict[str, Any]:
+        """Return the query as arguments of `Store.search`."""
+        is_box = isinstance(self.region, Box) or (
+            isinstance(self.region, (tuple, list)) and len(self.region) == 4
+        )
+        return {
+            "text": self.text,
+            "images": self.images,
+            "like": self.similar_to,
+            "like_at": self.similar_to_location,
+            "not_text": self.negative_text,
+            "not_images": self.negative_images,
+            "not_like": self.negative_tiles,
+            "raw": not self.use_templates,
+            "mix": self.image_weight,
+            "not_weight": self.negative_weight,
+            "bbox": self.region if is_box else None,
+            "region": None if is_box else self.region,
+        }
+
+    def combine(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Add the options of a search that are not part of a query, such as `k`.
+
+        Args:
+            options: Arguments of `Store.search`.
+
+        Returns:
+            All arguments.
+
+        Raises:
+            UsageError: If a part of the query is given twice.
+        """
+        own = self.to_options()
+        for name in own.keys() & options.keys():
+            default, value = _QUESTION_DEFAULTS[name], options[name]
+            is_plain = isinstance(value, (str, int, float, bool))
+            if value is not default and not (is_plain and value == default):
+                raise UsageError(
+                    f"{name} cannot be combined with a SearchQuery", remedy="Put it into the query."
+                )
+        return {**options, **own}

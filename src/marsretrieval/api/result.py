@@ -21,8 +21,7 @@ from marsretrieval.errors import (
     TruncatedTextWarning,
 )
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search.hits import PAGE_IMAGES, Hit, Hits
-from marsretrieval.search.known import KNOWN_KM, check_known_km, compare_with_catalogue
+from marsretrieval.search.hits import KNOWN_KM, PAGE_IMAGES, Hit, Hits
 from marsretrieval.search.scores import MIN_Z, Background
 
 if TYPE_CHECKING:
@@ -151,6 +150,7 @@ class SearchResult:
             DataError: If the catalogue cannot be read.
         """
         from marsretrieval.datasets.ground_truth import Points, read_points
+        from marsretrieval.search.known import check_known_km, compare_with_catalogue
 
         check_known_km(km)
         points = catalogue if isinstance(catalogue, Points) else read_points(catalogue)

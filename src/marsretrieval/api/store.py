@@ -12,15 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import embeddings
-from marsretrieval.api.query import Question, make_question
+from marsretrieval.api.query import Question, SearchQuery, make_question
 from marsretrieval.api.result import SearchResult, summarize_scores, warn_truncated
-from marsretrieval.api.search_query import SearchQuery
 from marsretrieval.api.store_model import StoreModel
 from marsretrieval.errors import MarsRetrievalError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import Hits, exact_topk, existing_index, score_all
 from marsretrieval.search.index.find import known_of
-from marsretrieval.search.learned import Whitening
 from marsretrieval.search.query import MIX, NOT_WEIGHT, text_vector
 from marsretrieval.search.scores import MEANINGLESS, Background, ScoreSample
 from marsretrieval.text import pluralize
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
     from marsretrieval.embeddings import Columns, EmbeddingStore
     from marsretrieval.encoders import Encoder
     from marsretrieval.search import Ranking
+    from marsretrieval.search.learned import Whitening
 
     ImageLike = str | Path | Image | npt.NDArray[Any]
 
@@ -77,14 +76,14 @@ def open_store(
             several models.
         UsageError: If it holds texts, or a store is given twice.
     """
-    from marsretrieval.encoders.loading import resolve_model
-
     paths = [path] if isinstance(path, str | Path) else list(path)
     stores = [embeddings.open_store(folder) for folder in paths]
     if not stores:
         raise UsageError("no store to open", remedy="Give at least one folder.")
     store = stores[0] if len(stores) == 1 else embeddings.CombinedStore(stores)
     if encoder is not None:
+        from marsretrieval.encoders.loading import resolve_model
+
         encoder = resolve_model(encoder).load()
     return Store(
         store,
@@ -542,6 +541,8 @@ class Store:
 
     def _get_whitening(self) -> Whitening:
         if self._whitening is None:
+            from marsretrieval.search.learned import Whitening
+
             self._whitening = Whitening.from_store(known_of(self.embeddings))
         return self._whitening
 

@@ -56,7 +56,7 @@ class StoreModel:
             ModalityError: If a text encoder is needed and there is none.
         """
         from marsretrieval.encoders import all_specs, find
-        from marsretrieval.encoders.loading import OBJECT_LOADER
+        from marsretrieval.encoders.base import OBJECT_LOADER
 
         name = self.store.model.model
         if self.store.encoder.get("loader") == OBJECT_LOADER:

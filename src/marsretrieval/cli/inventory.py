@@ -193,7 +193,7 @@ def sheet(
         InventoryError: If there is no inventory, or it is open elsewhere.
         OutputError: If the file cannot be written.
     """
-    from marsretrieval.inventory.sheet import check_sheet_path, draw_sheet
+    from marsretrieval.inventory.report import check_sheet_path, draw_sheet
 
     check_sheet_path(out)
     with _open(name, store) as inventory, show_progress(quiet=as_json) as progress:

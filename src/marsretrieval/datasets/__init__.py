@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         make_thumbnail,
         rgb_of,
     )
+    from marsretrieval.datasets.listing import read_regular
     from marsretrieval.datasets.open import (
         CombinedSource,
         open_images,
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     )
     from marsretrieval.datasets.parquet import ParquetSource
     from marsretrieval.datasets.positions import PositionColumns, TileCoverage, coverage_line
-    from marsretrieval.datasets.source_file import read_regular
     from marsretrieval.datasets.webdataset import WebDatasetSource, read_members
 
 __all__ = [
@@ -133,7 +133,7 @@ __getattr__, __dir__ = lazy_exports(
             "TileCoverage",
             "coverage_line",
         ),
-        "marsretrieval.datasets.source_file": ("read_regular",),
+        "marsretrieval.datasets.listing": ("read_regular",),
         "marsretrieval.datasets.webdataset": ("WebDatasetSource", "read_members"),
     },
 )

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from marsretrieval.datasets.base import Record, Shard, Skipped, escape
-from marsretrieval.datasets.listing import file_fingerprint
+from marsretrieval.datasets.listing import file_fingerprint, unreachable_error
 from marsretrieval.datasets.parquet import ImageColumns, iter_rows
-from marsretrieval.datasets.source_file import unreachable_error
 from marsretrieval.errors import DataError
 
 if TYPE_CHECKING:

@@ -19,7 +19,13 @@ from marsretrieval.datasets.base import (
     skip_unless_utf8,
 )
 from marsretrieval.datasets.images import EXTENSIONS, MAX_BYTES
-from marsretrieval.datasets.listing import files_below, files_fingerprint, is_side_file
+from marsretrieval.datasets.listing import (
+    files_below,
+    files_fingerprint,
+    is_side_file,
+    read_regular,
+    regular_size,
+)
 from marsretrieval.datasets.sidecar import (
     MAX_ANNOTATION_BYTES,
     Annotation,
@@ -28,7 +34,6 @@ from marsretrieval.datasets.sidecar import (
     locate_image,
     parse_annotation,
 )
-from marsretrieval.datasets.source_file import read_regular, regular_size
 
 if TYPE_CHECKING:
     from marsretrieval.datasets.position_fields import Position

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from marsretrieval import geo
-from marsretrieval.datasets.geotiff import is_tiff, open_gtiff
-from marsretrieval.datasets.listing import WORLD_FILE_SUFFIXES
+from marsretrieval.datasets.geotiff import open_gtiff
+from marsretrieval.datasets.listing import WORLD_FILE_SUFFIXES, is_tiff
 from marsretrieval.datasets.position_fields import Position
 from marsretrieval.errors import DataError
 

@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import geo
+from marsretrieval.datasets.listing import is_tiff
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
 
-_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # classic and BigTIFF, both byte orders
 _HEAD_BYTES = 64  # enough for the signatures of TIFF and VRT files
 _ROUNDING_DEG = 1e-9
 _GDAL_OPTIONS = {
@@ -30,18 +30,6 @@ _GDAL_OPTIONS = {
     # Allow network file systems only this address, which does not exist.
     "CPL_VSIL_CURL_ALLOWED_FILENAME": "/vsicurl/none",
 }
-
-
-def is_tiff(data: bytes) -> bool:
-    """Check for the signature of a TIFF or BigTIFF.
-
-    Args:
-        data: At least the first 4 bytes of a file.
-
-    Returns:
-        True if the file is a TIFF.
-    """
-    return data[:4] in _SIGNATURES
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
+from marsretrieval.datasets.listing import is_tiff
 from marsretrieval.errors import DataError, ImageError
 
 EXTENSIONS = frozenset(
@@ -363,8 +364,6 @@ def _decode(data: bytes, source: str, finish: Callable[[Image.Image], Image.Imag
     except Image.DecompressionBombError as error:
         raise ImageError(f"{source}: too many pixels ({error})") from error
     except UnidentifiedImageError as error:
-        from marsretrieval.datasets.geotiff import is_tiff
-
         if is_tiff(data):
             return finish(read_tiff(data, source, MAX_PIXELS))
         raise ImageError(f"{source}: not an image in a known format") from error

@@ -19,7 +19,7 @@ from marsretrieval.datasets.base import (
 from marsretrieval.datasets.images import EXTENSIONS
 from marsretrieval.datasets.listing import list_visible
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
-from marsretrieval.geo.tiles import tile_corner
+from marsretrieval.geo.sphere import tile_corner
 
 if TYPE_CHECKING:
     from marsretrieval.datasets.folder import FolderSource

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from marsretrieval.datasets.base import Record, Shard, Skipped, escape, skip_unless_utf8
 from marsretrieval.datasets.images import MAX_BYTES
-from marsretrieval.datasets.listing import file_fingerprint
+from marsretrieval.datasets.listing import (
+    file_fingerprint,
+    is_tiff,
+    read_regular,
+    unreachable_error,
+)
 from marsretrieval.datasets.position_fields import POSITION_FIELDS
 from marsretrieval.datasets.sidecar import (
     MAX_ANNOTATION_BYTES,
@@ -23,7 +28,6 @@ from marsretrieval.datasets.sidecar import (
     annotation_from_fields,
     locate_image,
 )
-from marsretrieval.datasets.source_file import read_regular, unreachable_error
 from marsretrieval.errors import DataError, TableError
 from marsretrieval.io import parse_json
 
@@ -289,7 +293,7 @@ def _decode_value(value: Any) -> Any:
 
 
 def _read_georeference(data: bytes) -> Position | None:
-    if not data:
+    if not is_tiff(data):
         return None
     from marsretrieval.datasets.georeference import read_georeference
 

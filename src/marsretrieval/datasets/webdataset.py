@@ -25,16 +25,22 @@ from marsretrieval.datasets.base import (
     skip_unless_utf8,
 )
 from marsretrieval.datasets.images import EXTENSIONS, MAX_BYTES
-from marsretrieval.datasets.listing import WORLD_FILE_SUFFIXES, file_fingerprint, is_side_file
+from marsretrieval.datasets.listing import (
+    WORLD_FILE_SUFFIXES,
+    SourceFile,
+    file_fingerprint,
+    is_side_file,
+    is_tiff,
+    regular_size,
+)
 from marsretrieval.datasets.sidecar import (
     MAX_ANNOTATION_BYTES,
     class_from_folders,
     locate_image,
     parse_annotation,
 )
-from marsretrieval.datasets.source_file import SourceFile, regular_size
 from marsretrieval.errors import DataError
-from marsretrieval.geo.tiles import parse_quad_name
+from marsretrieval.geo.sphere import parse_quad_name
 from marsretrieval.io import sha256_json
 
 if TYPE_CHECKING:
@@ -158,7 +164,7 @@ def read_members(path: Path, names: Collection[str]) -> Iterator[tuple[str, byte
     try:
         with (
             SourceFile(path) as file,
-            tarfile.open(fileobj=cast(IO[bytes], file), tarinfo=_LimitedTarInfo) as tar,
+            tarfile.open(fileobj=cast("IO[bytes]", file), tarinfo=_LimitedTarInfo) as tar,
         ):
             for member in _iter_members(tar):
                 name = escape(member.name)
@@ -294,7 +300,7 @@ class _MemberGroup:
 
     def _georeference(self) -> Position | None:
         """Read the georeference of the image, or its world file. Raises ValueError."""
-        if not self.image:
+        if not self.image or (self.world is None and not is_tiff(self.image)):
             return None
         from marsretrieval.datasets.georeference import read_georeference, read_world_file
 
@@ -353,7 +359,7 @@ def _iter_groups(
             if file.size == 0:
                 yield _with_reason(tar_item, "an empty file, not a tar")
                 return
-            with tarfile.open(fileobj=cast(IO[bytes], file), tarinfo=_LimitedTarInfo) as tar:
+            with tarfile.open(fileobj=cast("IO[bytes]", file), tarinfo=_LimitedTarInfo) as tar:
                 for member in _iter_members(tar):
                     name = PurePosixPath(member.name)
                     if member.isdir() or name.name.startswith("."):

@@ -10,30 +10,35 @@ from typing import TYPE_CHECKING
 from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from marsretrieval.embeddings.batches import (
+        QueryEncoder,
+        embed_images,
+        embed_texts,
+    )
     from marsretrieval.embeddings.builder import (
         BuildReport,
         Target,
         build_store,
         build_stores,
+        build_text_store,
         plan_targets,
     )
-    from marsretrieval.embeddings.cache import drop_stores, invalidate_cache, prepare_cache
     from marsretrieval.embeddings.combine import (
         CombinedStore,
         DerivedStore,
         merge_stores,
         subset_store,
     )
-    from marsretrieval.embeddings.encode import (
-        QueryEncoder,
-        build_text_store,
-        embed_images,
-        embed_texts,
-    )
     from marsretrieval.embeddings.export import export_parquet
     from marsretrieval.embeddings.manifest import ModelRequest
     from marsretrieval.embeddings.pipeline import DECODE_IN, DecodeIn
-    from marsretrieval.embeddings.plan import BuildPlan, plan_build
+    from marsretrieval.embeddings.plan import (
+        BuildPlan,
+        drop_stores,
+        invalidate_cache,
+        plan_build,
+        prepare_cache,
+    )
     from marsretrieval.embeddings.ray import RayOptions, build_stores_with_ray
     from marsretrieval.embeddings.shards import Block
     from marsretrieval.embeddings.store import Columns, EmbeddingStore, open_store
@@ -81,12 +86,8 @@ __getattr__, __dir__ = lazy_exports(
             "Target",
             "build_store",
             "build_stores",
+            "build_text_store",
             "plan_targets",
-        ),
-        "marsretrieval.embeddings.cache": (
-            "drop_stores",
-            "invalidate_cache",
-            "prepare_cache",
         ),
         "marsretrieval.embeddings.combine": (
             "CombinedStore",
@@ -94,9 +95,8 @@ __getattr__, __dir__ = lazy_exports(
             "merge_stores",
             "subset_store",
         ),
-        "marsretrieval.embeddings.encode": (
+        "marsretrieval.embeddings.batches": (
             "QueryEncoder",
-            "build_text_store",
             "embed_images",
             "embed_texts",
         ),
@@ -108,7 +108,10 @@ __getattr__, __dir__ = lazy_exports(
         ),
         "marsretrieval.embeddings.plan": (
             "BuildPlan",
+            "drop_stores",
+            "invalidate_cache",
             "plan_build",
+            "prepare_cache",
         ),
         "marsretrieval.embeddings.ray": (
             "RayOptions",

@@ -8,10 +8,12 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from marsretrieval.errors import (
     MarsRetrievalError,
@@ -21,10 +23,15 @@ from marsretrieval.errors import (
     is_out_of_memory,
 )
 
+if TYPE_CHECKING:
+    from marsretrieval.encoders import TextRole
+
 _UNIT_TOLERANCE = 1e-3
 _TRIALS_PER_SIZE = 3  # batches before a larger size is tried
 _MIN_SPEEDUP = 1.05
 _QUOTE_LENGTH = 60  # characters
+
+Vectors = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,3 +310,87 @@ class _OutOfMemoryError(Exception):
 
     Holds no frame of the failed call, so that the memory of its tensors is freed.
     """
+
+
+class QueryEncoder(Protocol):
+    """The part of the Encoder interface that queries need."""
+
+    @property
+    def id(self) -> str:
+        """Model id."""
+
+    @property
+    def dimension(self) -> int:
+        """Vector dimension."""
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """Embed images.
+
+        Args:
+            images: n RGB images.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+        """
+
+    def encode_texts(self, texts: Sequence[str], *, role: TextRole = "query") -> Vectors:
+        """Embed texts.
+
+        Args:
+            texts: n texts.
+            role: Whether the texts are queries or captions.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+        """
+
+
+def embed_images(encoder: QueryEncoder, images: Sequence[Image.Image]) -> Vectors:
+    """Embed images in batches that fit into memory.
+
+    Args:
+        encoder: The model.
+        images: At least one RGB image.
+
+    Returns:
+        float32 array of shape (n, dimension), unit rows.
+
+    Raises:
+        ModelLoadError: If the model fails on an image.
+    """
+    return _batch_runner(encoder, encoder.encode_images)(images)
+
+
+def embed_texts(
+    encoder: QueryEncoder, texts: Sequence[str], *, role: TextRole = "query"
+) -> Vectors:
+    """Embed texts in batches that fit into memory.
+
+    Args:
+        encoder: The model.
+        texts: At least one text.
+        role: Whether the texts are queries or captions.
+
+    Returns:
+        float32 array of shape (n, dimension), unit rows.
+
+    Raises:
+        ModelLoadError: If the model fails on a text.
+    """
+    return _batch_runner(encoder, partial(encoder.encode_texts, role=role), quote_text)(texts)
+
+
+def _batch_runner(
+    encoder: QueryEncoder,
+    embed: Callable[[Sequence[Any]], Vectors],
+    describe: Callable[[Any], str] | None = None,
+) -> BatchRunner:
+    size, limit = batch_sizes(encoder)
+    return BatchRunner(
+        embed,
+        name=encoder.id,
+        dimension=encoder.dimension,
+        size=size,
+        limit=limit,
+        describe=describe,
+    )

@@ -1,9 +1,10 @@
-"""Embed image sources into stores on one device, resumable shard by shard."""
+"""Embed images and texts into stores on one device, resumable shard by shard."""
 
 from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -13,17 +14,24 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from PIL import Image
 
-from marsretrieval.embeddings.batches import BatchRunner, batch_sizes, on_cpu
+from marsretrieval.datasets.base import Shard, content_hash
+from marsretrieval.embeddings.batches import BatchRunner, batch_sizes, on_cpu, quote_text
+from marsretrieval.embeddings.manifest import Entry
 from marsretrieval.embeddings.plan import BuildPlan, create_or_validate, plan_shards
 from marsretrieval.embeddings.shard_writer import ShardWriter, embed_shards, open_decoders_for
-from marsretrieval.errors import DataError, MarsRetrievalError, UsageError
+from marsretrieval.embeddings.shards import Item, write_shard
+from marsretrieval.errors import DataError, MarsRetrievalError, ModalityError, UsageError
+from marsretrieval.io import sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 if TYPE_CHECKING:
     from marsretrieval.datasets import ImageSource, ItemWarning, Skipped
-    from marsretrieval.embeddings.manifest import Entry, ModelRequest
+    from marsretrieval.embeddings.manifest import ModelRequest
     from marsretrieval.embeddings.pipeline import DecodeIn
-    from marsretrieval.encoders import Encoder
+    from marsretrieval.encoders import Encoder, TextRole
+
+_TEXTS_PER_SHARD = 4096
+_TEXTS_PER_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +260,105 @@ def build_stores(
     if part is None:
         require_rows(source, reports)
     return reports
+
+
+def build_text_store(
+    encoder: Encoder,
+    items: Sequence[tuple[str, str]],
+    path: str | Path,
+    *,
+    role: TextRole,
+    dtype: str = "float32",
+    batch_size: int | None = None,
+    force: bool = False,
+    progress: Progress = NO_PROGRESS,
+) -> BuildReport:
+    """Embed texts into a store; texts that are already stored are not embedded again.
+
+    The texts of a shard are sorted by length before they are batched, which reduces padding. The
+    rows keep the order of `items`.
+
+    Args:
+        encoder: The model.
+        items: Pairs of id and text.
+        path: Folder of the store.
+        role: Whether the texts are queries or captions.
+        dtype: Vector dtype, float16 or float32.
+        batch_size: Batch size. None means 64.
+        force: Replace an existing store.
+        progress: Progress display.
+
+    Returns:
+        The report of the build.
+
+    Raises:
+        ModalityError: If the model has no text encoder.
+        DataError: If two texts have the same id.
+        StoreMismatchError: If the store holds vectors of another encoder.
+        OutputError: If the store cannot be written.
+    """
+    path = Path(path)
+    if "text" not in encoder.modalities:
+        raise ModalityError(f"{encoder.id} is a vision-only model and cannot embed text")
+    if len({key for key, _ in items}) != len(items):
+        raise DataError(f"{path}: two texts have the same id")
+    shards: list[Shard] = []
+    items_by_shard = {}
+    for first in range(0, len(items), _TEXTS_PER_SHARD):
+        rows = items[first : first + _TEXTS_PER_SHARD]
+        fingerprint = sha256_json([[key, text] for key, text in rows])
+        shards.append(Shard(f"texts-{len(shards):06d}", fingerprint, len(rows)))
+        items_by_shard[shards[-1].name] = rows
+    plan = plan_shards(
+        shards,
+        path,
+        name="texts",
+        dataset_kind="texts",
+        kind="text",
+        dtype=dtype,
+        force=force,
+        may_shrink=True,
+    )
+    manifest = create_or_validate(plan, encoder, request=None, role=role)
+    runner = BatchRunner(
+        lambda texts: encoder.encode_texts(texts, role=role),
+        name=encoder.id,
+        dimension=encoder.dimension,
+        size=batch_size or _TEXTS_PER_BATCH,
+        describe=quote_text,
+    )
+    seconds = {"embed": 0.0, "write": 0.0}
+    start = time.perf_counter()
+    written = []
+    with progress.start("embed texts", plan.todo_rows, "texts") as bar:
+        for shard in plan.todo:
+            texts = items_by_shard[shard.name]
+            began = time.perf_counter()
+            vectors = np.empty((len(texts), encoder.dimension), dtype=np.float32)
+            order = np.argsort([len(text) for _, text in texts], kind="stable")
+            done = 0
+            while done < len(order):
+                batch = order[done : done + runner.size]
+                vectors[batch] = runner([texts[row][1] for row in batch])
+                done += len(batch)
+                bar.advance(len(batch))
+            spent = time.perf_counter() - began
+            seconds["embed"] += spent
+            began = time.perf_counter()
+            entry = Entry(
+                shard=shard.name,
+                fingerprint=shard.fingerprint,
+                made_by=manifest.made_by,
+                seconds={"embed": round(spent, 6)},
+            )
+            stored = [Item(key, "text", content_hash(text.encode())) for key, text in texts]
+            written.append(write_shard(path, entry, stored, vectors, manifest.dtype))
+            seconds["write"] += time.perf_counter() - began
+    if written:
+        seconds["total"] = time.perf_counter() - start
+    return BuildReport.from_entries(
+        plan.done, written, runner.size if written else None, seconds if written else {}
+    )
 
 
 def plan_targets(

@@ -90,6 +90,11 @@ class CombinedStore(EmbeddingStore):
             for index in range(len(store.entries))
         ]
 
+    @property
+    def parts(self) -> Mapping[str, EmbeddingStore]:
+        """The combined stores, by name."""
+        return dict(zip(self.names, self.stores, strict=True))
+
     def store_names(self, rows: npt.ArrayLike) -> list[str]:
         """Return the name of the store of each row.
 

@@ -236,6 +236,11 @@ class EmbeddingStore:
                 result[position] = name
         return result
 
+    @property
+    def parts(self) -> Mapping[str, EmbeddingStore]:
+        """The stores that it consists of, by name: itself, or those of a `CombinedStore`."""
+        return {self.path.name: self}
+
     def store_names(self, rows: npt.ArrayLike) -> list[str] | None:
         """Return the name of the store of each row, if this is several stores as one.
 

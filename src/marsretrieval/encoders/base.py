@@ -16,6 +16,8 @@ from marsretrieval.errors import UsageError
 from marsretrieval.io import Constraint
 
 PLUGIN_FAMILY = "plugin"  # family of the models of plugins and of `module:Class`
+# Loader in the spec of an object, which exists in one process only.
+OBJECT_LOADER = "marsretrieval.encoders.loading:refuse_to_load"
 LIBRARIES = (
     "oc",
     "hf",

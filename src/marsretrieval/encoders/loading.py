@@ -12,15 +12,19 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from marsretrieval.encoders.base import Encoder, LoadOptions, Modality, ModelSpec, PromptPreset
+from marsretrieval.encoders.base import (
+    OBJECT_LOADER,
+    Encoder,
+    LoadOptions,
+    Modality,
+    ModelSpec,
+    PromptPreset,
+)
 from marsretrieval.encoders.registry import all_specs, find, hold, load, origin_of
 from marsretrieval.errors import UsageError, describe_exception
 
 # A name as of `marsretrieval models`, "module:Class", a class, or an object with `encode_images`.
 ModelLike = str | type | Any
-
-# Loader in the spec of an object, which exists in one process only.
-OBJECT_LOADER = f"{__name__}:refuse_to_load"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 from marsretrieval.datasets.base import UnusedFile
 from marsretrieval.datasets.records import find_planet, read_record
 from marsretrieval.embeddings.builder import BuildReport, build_store
-from marsretrieval.embeddings.cache import drop_stores, invalidate_cache, prepare_cache
 from marsretrieval.embeddings.manifest import ModelRequest
 from marsretrieval.embeddings.pipeline import DecodeIn
+from marsretrieval.embeddings.plan import drop_stores, invalidate_cache, prepare_cache
 from marsretrieval.embeddings.store import EmbeddingStore, open_store
 from marsretrieval.encoders.base import Encoder
 from marsretrieval.encoders.doctor import check_batches

@@ -12,34 +12,33 @@ from typing import TYPE_CHECKING
 from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from marsretrieval.geo.areas import area_km2, merge_outlines, touching_groups
     from marsretrieval.geo.crs import (
         DegreeConverter,
+        OffPlanetError,
+        Placement,
         mars_ellipsoid,
         own_degrees,
+        place_rectangle,
         planetocentric,
     )
-    from marsretrieval.geo.placement import OffPlanetError, Placement, place_rectangle
     from marsretrieval.geo.regions import Area, Region
     from marsretrieval.geo.sphere import (
         MARS_RADIUS_M,
+        QUAD_DEG,
+        TILE_DEG,
         great_circle_deg,
         lon_180_to_360,
         lonlat_to_metres,
         metres_to_lonlat,
         near_any,
-        unit_vectors,
-        wrap_lon,
-    )
-    from marsretrieval.geo.tiles import (
-        QUAD_DEG,
-        TILE_DEG,
         parse_quad_name,
         parse_tile_name,
         quad_name,
         tile_centre,
         tile_corner,
         tile_name,
+        unit_vectors,
+        wrap_lon,
     )
     from marsretrieval.geo.vectors import (
         MARS_CRS,
@@ -48,11 +47,14 @@ if TYPE_CHECKING:
         GeometryColumn,
         Ring,
         Shape,
+        area_km2,
         footprint,
         geojson_geometry,
+        merge_outlines,
         outline,
         outlines,
         to_shapely,
+        touching_groups,
         wkt,
     )
 
@@ -102,21 +104,14 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "marsretrieval.geo.areas": (
-            "area_km2",
-            "merge_outlines",
-            "touching_groups",
-        ),
         "marsretrieval.geo.crs": (
             "DegreeConverter",
-            "mars_ellipsoid",
-            "own_degrees",
-            "planetocentric",
-        ),
-        "marsretrieval.geo.placement": (
             "OffPlanetError",
             "Placement",
+            "mars_ellipsoid",
+            "own_degrees",
             "place_rectangle",
+            "planetocentric",
         ),
         "marsretrieval.geo.regions": (
             "Area",
@@ -124,23 +119,21 @@ __getattr__, __dir__ = lazy_exports(
         ),
         "marsretrieval.geo.sphere": (
             "MARS_RADIUS_M",
+            "QUAD_DEG",
+            "TILE_DEG",
             "great_circle_deg",
             "lon_180_to_360",
             "lonlat_to_metres",
             "metres_to_lonlat",
             "near_any",
-            "unit_vectors",
-            "wrap_lon",
-        ),
-        "marsretrieval.geo.tiles": (
-            "QUAD_DEG",
-            "TILE_DEG",
             "parse_quad_name",
             "parse_tile_name",
             "quad_name",
             "tile_centre",
             "tile_corner",
             "tile_name",
+            "unit_vectors",
+            "wrap_lon",
         ),
         "marsretrieval.geo.vectors": (
             "Box",
@@ -149,11 +142,14 @@ __getattr__, __dir__ = lazy_exports(
             "MARS_CRS_URN",
             "Ring",
             "Shape",
+            "area_km2",
             "footprint",
             "geojson_geometry",
+            "merge_outlines",
             "outline",
             "outlines",
             "to_shapely",
+            "touching_groups",
             "wkt",
         ),
     },

@@ -15,8 +15,16 @@ import numpy as np
 
 from marsretrieval import __version__
 from marsretrieval.errors import UsageError
-from marsretrieval.inventory.design import START, STEP, draw_order, next_stratum, strata_sizes
-from marsretrieval.inventory.estimates import Interval, estimate_places, estimate_tiles
+from marsretrieval.inventory.estimates import (
+    START,
+    STEP,
+    Interval,
+    draw_order,
+    estimate_places,
+    estimate_tiles,
+    next_stratum,
+    strata_sizes,
+)
 from marsretrieval.inventory.files import SCHEMA, Audit, Mark, Slot, SlotKind, now, statuses
 from marsretrieval.inventory.places import PlaceSizes
 

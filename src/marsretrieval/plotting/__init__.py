@@ -16,8 +16,7 @@ from marsretrieval.plotting.features import (
     lon_label,
 )
 from marsretrieval.plotting.map import PlanetMap, planet_map
-from marsretrieval.plotting.projection import require_cartopy
-from marsretrieval.plotting.regions import regions_of
+from marsretrieval.plotting.projection import regions_of, require_cartopy
 from marsretrieval.plotting.style import (
     DARK,
     LIGHT,

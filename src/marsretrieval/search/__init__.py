@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         heatmap_of,
     )
     from marsretrieval.search.hits import Hit, Hits, check_distance
+    from marsretrieval.search.index import SearchIndex
     from marsretrieval.search.index.find import (
         SearchIndexWarning,
         drop_index,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
         open_index,
         verify_index,
     )
-    from marsretrieval.search.index.index import SearchIndex
     from marsretrieval.search.kernels import KERNELS
     from marsretrieval.search.known import compare_with_catalogue
     from marsretrieval.search.page import QueryImage, write_page
@@ -148,7 +148,7 @@ __getattr__, __dir__ = lazy_exports(
             "open_index",
             "verify_index",
         ),
-        "marsretrieval.search.index.index": ("SearchIndex",),
+        "marsretrieval.search.index": ("SearchIndex",),
         "marsretrieval.search.kernels": ("KERNELS",),
         "marsretrieval.search.known": ("compare_with_catalogue",),
         "marsretrieval.search.provenance": (

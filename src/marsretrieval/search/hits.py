@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Domain = Literal[180, 360]
 
+KNOWN_KM = 10.0  # a tile of 0.2 degrees reaches at most 8.4 km from its centre
 PAGE_IMAGES = 500  # hits with an image on a page, unless set
 NEAREST_FIELDS = ("nearest_name", "nearest_km", "known")
 _DECIMALS = 9  # of degrees; 1e-9 degrees are 0.06 mm

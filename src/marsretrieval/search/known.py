@@ -9,12 +9,11 @@ import numpy as np
 
 from marsretrieval import geo
 from marsretrieval.errors import UsageError
-from marsretrieval.search.hits import Hit, Hits, count_known
+from marsretrieval.search.hits import KNOWN_KM, Hit, Hits, count_known
 
 if TYPE_CHECKING:
     from marsretrieval.datasets.ground_truth import Points
 
-KNOWN_KM = 10.0  # a tile of 0.2 degrees reaches at most 8.4 km from its centre
 _MAX_KM = np.pi * geo.MARS_RADIUS_M / 1000
 _KM_DECIMALS = 3
 _MAX_NAME = 28

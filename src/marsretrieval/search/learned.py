@@ -20,7 +20,6 @@ SHRINKAGE = 0.5  # share of the mean eigenvalue added to the covariance
 PENALTY = 1.0  # of the squared distance from the prior
 PRIOR_LENGTH = 2.0  # length of the prior's centre in whitened space
 BLEND_MARKS = 10  # marks of the rarer class at which both parts weigh the same
-MIN_EXAMPLES = 3  # marks in all, from which a search learns instead of averaging
 
 _INTERCEPT_PENALTY = 1e-4
 _MAX_ITERATIONS = 200
@@ -187,19 +186,6 @@ def fit_logistic(
         options={"maxiter": _MAX_ITERATIONS},
     ).x
     return np.asarray(solution[:-1]), float(solution[-1])
-
-
-def is_learnable(positives: int, negatives: int) -> bool:
-    """Check whether a search with examples learns from them instead of averaging.
-
-    Args:
-        positives: Number of example images and tiles.
-        negatives: Number of negative images and tiles.
-
-    Returns:
-        True for three or more in all, with both kinds among them.
-    """
-    return positives > 0 and negatives > 0 and positives + negatives >= MIN_EXAMPLES
 
 
 def learn_query(

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.search.exact import MAX_NORM
+from marsretrieval.search.kernels import MAX_NORM
 
 Int8Array = npt.NDArray[np.int8]
 

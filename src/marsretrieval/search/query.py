@@ -21,6 +21,7 @@ Vector = npt.NDArray[np.float32]
 
 MIX = 0.3  # weight of the images in a text+image query
 NOT_WEIGHT = 0.25  # weight of the negative parts; the positive ones have weight 1
+MIN_EXAMPLES = 3  # examples in all, from which a search learns instead of averaging
 
 # Templates of the published ablation, in its order: its steps use the first 1, 3, 5, 7 and 10
 # (github.com/Claydon-Wang/MarsRetriveal, branch ablation).
@@ -492,6 +493,19 @@ def _texts_vector(
     return vectors[0] if len(vectors) == 1 else text_query(np.stack(vectors))
 
 
+def is_learnable(positives: int, negatives: int) -> bool:
+    """Check whether a search with examples learns from them instead of averaging.
+
+    Args:
+        positives: Number of example images and tiles.
+        negatives: Number of negative images and tiles.
+
+    Returns:
+        True for three or more in all, with both kinds among them.
+    """
+    return positives > 0 and negatives > 0 and positives + negatives >= MIN_EXAMPLES
+
+
 def read_images(items: Sequence[Any]) -> list[Image]:
     """Read images as RGB.
 
@@ -505,6 +519,8 @@ def read_images(items: Sequence[Any]) -> list[Image]:
         DataError: If a file cannot be read.
         ImageError: If an item is no image; it names the file.
     """
+    if not items:
+        return []
     from marsretrieval.datasets import MAX_BYTES, decode_rgb, read_regular, rgb_of
 
     images = []

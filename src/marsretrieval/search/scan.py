@@ -16,9 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.geo import Box, wrap_lon
-from marsretrieval.search.exact import MAX_NORM, WrongBoundsError
-from marsretrieval.search.index.index import BANDS, SearchIndex, band_of
-from marsretrieval.search.kernels import Converter, Kernel, thread_products
+from marsretrieval.search.index import BANDS, SearchIndex, band_of
+from marsretrieval.search.kernels import (
+    MAX_NORM,
+    Converter,
+    Kernel,
+    WrongBoundsError,
+    thread_products,
+)
 from marsretrieval.search.quantization import quantize_queries
 
 if TYPE_CHECKING:

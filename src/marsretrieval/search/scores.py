@@ -14,10 +14,9 @@ import numpy.typing as npt
 
 from marsretrieval.errors import UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search.exact import MAX_NORM, WrongBoundsError, exact_scores
+from marsretrieval.search.index import SearchIndex
 from marsretrieval.search.index.find import known_of
-from marsretrieval.search.index.index import SearchIndex
-from marsretrieval.search.kernels import choose_kernel
+from marsretrieval.search.kernels import MAX_NORM, WrongBoundsError, choose_kernel, exact_scores
 from marsretrieval.search.quantization import quantize_queries
 from marsretrieval.search.tiles import rows_below
 from marsretrieval.search.topk import VectorSource, damage_error, index_for

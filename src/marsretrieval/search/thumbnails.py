@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from marsretrieval.datasets.base import Record, content_hash
 from marsretrieval.datasets.images import MAX_BYTES, make_thumbnail
+from marsretrieval.datasets.listing import read_regular
 from marsretrieval.datasets.open import open_images
-from marsretrieval.datasets.source_file import read_regular
 from marsretrieval.datasets.webdataset import read_members
 from marsretrieval.embeddings.combine import CombinedStore
 from marsretrieval.embeddings.store import open_store

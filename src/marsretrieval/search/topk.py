@@ -18,10 +18,9 @@ import numpy.typing as npt
 
 from marsretrieval.errors import StoreError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search.exact import WrongBoundsError, exact_scores
+from marsretrieval.search.index import SearchIndex
 from marsretrieval.search.index.find import discard_index, index_of
-from marsretrieval.search.index.index import SearchIndex
-from marsretrieval.search.kernels import choose_kernel
+from marsretrieval.search.kernels import WrongBoundsError, choose_kernel, exact_scores
 from marsretrieval.search.scan import BlockScan, IndexScan, Scan, VectorBlock
 from marsretrieval.system import usable_cpus
 

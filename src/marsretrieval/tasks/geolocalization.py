@@ -22,7 +22,7 @@ from marsretrieval.datasets.ground_truth import (
 from marsretrieval.datasets.images import decode_rgb
 from marsretrieval.datasets.open import open_images
 from marsretrieval.datasets.positions import PositionColumns, TileCoverage, coverage_line
-from marsretrieval.embeddings.encode import embed_images, embed_texts
+from marsretrieval.embeddings.batches import embed_images, embed_texts
 from marsretrieval.embeddings.store import EmbeddingStore
 from marsretrieval.errors import DataError, ImageError, UsageError
 from marsretrieval.io import sha256_json

@@ -13,7 +13,7 @@ import numpy as np
 
 from marsretrieval.datasets.base import ImageSource, annotated_hash, set_hash
 from marsretrieval.datasets.open import open_images
-from marsretrieval.embeddings.encode import embed_texts
+from marsretrieval.embeddings.batches import embed_texts
 from marsretrieval.embeddings.store import EmbeddingStore
 from marsretrieval.errors import DataError, MarsRetrievalWarning, UsageError
 from marsretrieval.io import sha256_json

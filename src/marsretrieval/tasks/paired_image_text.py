@@ -11,7 +11,7 @@ import numpy as np
 
 from marsretrieval.datasets.base import Skipped, annotated_hash, set_hash
 from marsretrieval.datasets.open import open_images
-from marsretrieval.embeddings.encode import build_text_store
+from marsretrieval.embeddings.builder import build_text_store
 from marsretrieval.embeddings.store import EmbeddingStore, open_store
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.metrics import paired

@@ -75,7 +75,7 @@ def test_rerun_downloads_only_missing_images_and_changes_one_tar(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("marsretrieval.datasets.download.pack.SHARD_ROWS", 2)
+    monkeypatch.setattr("marsretrieval.datasets.download.dataset.SHARD_ROWS", 2)
     publish(pair_table(base, ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]))
     for number, name in enumerate("abd"):
         web.file(f"/{name}.jpg", picture(number))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from marsretrieval.datasets.download.pack import published_crop
+from marsretrieval.datasets.download.dataset import published_crop
 from tests.datasets.download.servers import picture
 
 

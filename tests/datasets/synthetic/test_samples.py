@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from marsretrieval.datasets.synthetic import BENCHMARK, LANDFORMS, sample, sample_pair
-from marsretrieval.datasets.synthetic.captions import describe
+from marsretrieval.datasets.synthetic.dataset_files import describe
 from marsretrieval.datasets.synthetic.ground import Ground, band_noise
 from marsretrieval.datasets.synthetic.scene import REACH, Attributes, draw_image, plant
 from marsretrieval.errors import UnknownNameError

@@ -1,7 +1,4 @@
-"""WebDataset tar of one quad's tiles, and its manifest.
-
-A quad is complete when its manifest exists: the manifest is written after the tar.
-"""
+"""WebDataset tar of one quad's tiles, and its manifest."""
 
 from __future__ import annotations
 
@@ -9,27 +6,24 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from marsretrieval.datasets import tile_archive
 from marsretrieval.datasets.ctx.grid import TileSpec, tile_rows
 from marsretrieval.datasets.ctx.mosaic import Quad
 from marsretrieval.datasets.ctx.quad import open_quad
 from marsretrieval.datasets.ctx.tiling import CutTile, cut, encoder_name
 from marsretrieval.datasets.listing import file_fingerprint
+from marsretrieval.datasets.tile_archive import (
+    read_tile_manifest,
+    replace_tar,
+    write_tile_manifest,
+)
 from marsretrieval.datasets.webdataset import write_tar
 from marsretrieval.errors import DataError
-from marsretrieval.io import (
-    Int64,
-    atomic_path,
-    confined,
-    from_json,
-    is_damage,
-    read_json,
-    sha256_file,
-    write_json,
-)
+from marsretrieval.io import Int64
 from marsretrieval.progress import ProgressTask
 
 _SCHEMA_VERSION = 1
@@ -89,12 +83,9 @@ def read_manifest(path: Path) -> QuadManifest:
     Raises:
         DataError: If it is missing, damaged or of another version.
     """
-    value = read_json(path)
-    if not isinstance(value, dict) or value.get("schema_version") != _SCHEMA_VERSION:
-        raise DataError(f"{path}: not a manifest of tiles of this version")
-    manifest = from_json(QuadManifest, value, source=path)
-    confined(path.parent, manifest.tar, nested=False, source=path)
-    return manifest
+    return read_tile_manifest(
+        path, QuadManifest, description="tiles", schema_version=_SCHEMA_VERSION
+    )
 
 
 def finished_manifest(
@@ -117,24 +108,13 @@ def finished_manifest(
     Raises:
         DataError: If a file cannot be read for a reason other than damage.
     """
-    try:
-        manifest = read_manifest(out / f"{quad.name}.json")
-        up_to_date = (
-            manifest.spec_hash == spec.hash
-            and manifest.complete
-            and manifest.tar_bytes == (out / f"{quad.name}.tar").stat().st_size
-            and (source is None or manifest.source_fingerprint == file_fingerprint(source))
-        )
-    except (DataError, OSError) as error:
-        if is_damage(error):
-            return None
-        if isinstance(error, DataError):
-            raise
-        raise DataError(
-            f"{out / quad.name}.tar: cannot be read ({error.strerror or error})",
-            remedy="Check the disk, the permissions and the limits of this process (ulimit -n).",
-        ) from error
-    return manifest if up_to_date else None
+    manifest = tile_archive.finished_manifest(
+        out / f"{quad.name}.json",
+        read_manifest,
+        spec.hash,
+        None if source is None else lambda: file_fingerprint(source),
+    )
+    return manifest if manifest is not None and manifest.complete else None
 
 
 def otherwise_cut(out: Path, spec: TileSpec) -> list[str]:
@@ -189,11 +169,12 @@ def pack_quad(
         DataError: If no tile can be cut, or fewer than in an existing complete tar.
         OutputError: If the tar cannot be written.
     """
-    tar = out / f"{quad.name}.tar"
-    manifest = out / f"{quad.name}.json"
     stats = _TileStats()
     rows = tile_rows(quad, spec)
-    with open_quad(source, quad, scratch) as file, atomic_path(tar) as temporary:
+    with (
+        open_quad(source, quad, scratch) as file,
+        replace_tar(out / f"{quad.name}.tar") as (temporary, tar),
+    ):
         write_tar(temporary, _members(cut(file, rows, spec, pool), quad, spec, stats, bar))
         if not stats.tiles and stats.failed:
             raise DataError(f"{source}: no tile could be cut: {next(iter(stats.failed.values()))}")
@@ -202,8 +183,6 @@ def pack_quad(
                 f"{source}: {len(stats.failed)} tiles could not be cut, such as "
                 f"{next(iter(stats.failed.items()))}; the earlier complete tar is kept"
             )
-        tar_bytes, tar_sha256 = temporary.stat().st_size, sha256_file(temporary)
-        manifest.unlink(missing_ok=True)
     quad_manifest = QuadManifest(
         quad=quad.name,
         spec=dict(spec.to_dict()),
@@ -211,15 +190,15 @@ def pack_quad(
         source=source.name,
         source_fingerprint=file_fingerprint(source),
         tar=tar.name,
-        tar_bytes=tar_bytes,
-        tar_sha256=tar_sha256,
+        tar_bytes=tar.bytes,
+        tar_sha256=tar.sha256,
         encoder=encoder_name(spec.format),
         tiles=stats.tiles,
         empty=stats.empty,
         dropped=stats.dropped,
         failed=stats.failed,
     )
-    write_json(manifest, asdict(quad_manifest))
+    write_tile_manifest(out, quad_manifest)
     return quad_manifest
 
 

@@ -1,7 +1,4 @@
-"""WebDataset tar of the tiles of a raster, and its manifest.
-
-A raster is complete when its manifest exists: the manifest is written after the tar.
-"""
+"""WebDataset tar of the tiles of a raster, and its manifest."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +24,15 @@ from marsretrieval.datasets.rasters.source import Raster, open_raster, raster_fi
 from marsretrieval.datasets.rasters.spec import RasterSpec
 from marsretrieval.datasets.rasters.stretch import Stretch, compute_stretch
 from marsretrieval.datasets.rasters.tiling import RasterTile, TilePixels, list_tiles, read_tile
+from marsretrieval.datasets.tile_archive import (
+    finished_manifest,
+    read_tile_manifest,
+    replace_tar,
+    write_tile_manifest,
+)
 from marsretrieval.datasets.webdataset import write_tar
 from marsretrieval.errors import DataError, MarsRetrievalError
-from marsretrieval.io import (
-    Int64,
-    atomic_path,
-    confined,
-    from_json,
-    is_damage,
-    read_json,
-    sha256_file,
-    write_json,
-)
+from marsretrieval.io import Int64
 from marsretrieval.progress import ProgressTask
 
 _SCHEMA_VERSION = 1
@@ -131,16 +125,13 @@ def read_raster_manifest(path: Path) -> RasterManifest:
     Raises:
         DataError: If it is missing, damaged, of another version or of another kind.
     """
-    value = read_json(path)
-    if (
-        not isinstance(value, dict)
-        or value.get("kind") != _KIND
-        or value.get("schema_version") != _SCHEMA_VERSION
-    ):
-        raise DataError(f"{path}: not a manifest of raster tiles of this version")
-    manifest = from_json(RasterManifest, value, source=path)
-    confined(path.parent, manifest.tar, nested=False, source=path)
-    return manifest
+    return read_tile_manifest(
+        path,
+        RasterManifest,
+        description=_KIND,
+        kind=_KIND,
+        schema_version=_SCHEMA_VERSION,
+    )
 
 
 def list_manifests(out: Path) -> list[RasterManifest]:
@@ -224,18 +215,9 @@ def finished_raster(out: Path, name: str, spec: RasterSpec, path: Path) -> Raste
     Raises:
         DataError: If a file cannot be read for a reason other than damage.
     """
-    try:
-        manifest = read_raster_manifest(out / f"{name}.json")
-        up_to_date = (
-            manifest.spec_hash == spec.hash
-            and manifest.tar_bytes == (out / manifest.tar).stat().st_size
-            and manifest.source_fingerprint == raster_fingerprint(path)
-        )
-    except (DataError, OSError) as error:
-        if is_damage(error):
-            return None
-        raise
-    return manifest if up_to_date else None
+    return finished_manifest(
+        out / f"{name}.json", read_raster_manifest, spec.hash, lambda: raster_fingerprint(path)
+    )
 
 
 def pack_raster(
@@ -261,13 +243,12 @@ def pack_raster(
         OutputError: If the tar cannot be written.
     """
     fingerprint = raster_fingerprint(path)
-    tar, manifest_path = out / f"{name}.tar", out / f"{name}.json"
     stats = _Stats()
     with open_raster(path, bands=spec.bands, nodata=spec.nodata) as raster:
         stretch = compute_stretch(raster, spec.stretch)
         tiles = list_tiles(raster, spec)
         describe = _Describer(path, name, stretch)
-        with atomic_path(tar) as temporary:
+        with replace_tar(out / f"{name}.tar") as (temporary, tar):
             write_tar(temporary, _members(raster, tiles, spec, describe, stats, pool, bar))
             if not stats.tiles:
                 raise DataError(
@@ -280,8 +261,6 @@ def pack_raster(
                     f"{path}: changed while it was read, its tiles are not kept",
                     remedy="Wait until the file is complete, then run the command again.",
                 )
-            tar_bytes, tar_sha256 = temporary.stat().st_size, sha256_file(temporary)
-            manifest_path.unlink(missing_ok=True)
         manifest = RasterManifest(
             name=name,
             spec=spec.to_dict(),
@@ -298,15 +277,15 @@ def pack_raster(
             product_id=describe.product_id,
             instrument=describe.instrument,
             tar=tar.name,
-            tar_bytes=tar_bytes,
-            tar_sha256=tar_sha256,
+            tar_bytes=tar.bytes,
+            tar_sha256=tar.sha256,
             encoder=encoder_name(spec.format) if len(raster.bands) == 1 else "Pillow",
             tiles=stats.tiles,
             empty=stats.empty,
             dropped=stats.dropped,
             off_planet=stats.off_planet,
         )
-    write_json(manifest_path, asdict(manifest))
+    write_tile_manifest(out, manifest)
     return manifest
 
 

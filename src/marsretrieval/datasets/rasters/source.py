@@ -21,8 +21,7 @@ import numpy.typing as npt
 
 from marsretrieval import geo
 from marsretrieval.datasets.georeference import degree_converter
-from marsretrieval.datasets.geotiff import is_tiff
-from marsretrieval.datasets.listing import files_fingerprint
+from marsretrieval.datasets.listing import files_fingerprint, is_tiff
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
 from marsretrieval.geo.crs import OtherBodyError
 

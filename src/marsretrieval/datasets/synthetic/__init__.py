@@ -12,7 +12,7 @@ from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from marsretrieval.datasets.records import PlanetRecord, find_planet
-    from marsretrieval.datasets.synthetic.captions import sample_pair
+    from marsretrieval.datasets.synthetic.dataset_files import sample_pair
     from marsretrieval.datasets.synthetic.registry import BENCHMARK, LANDFORMS
     from marsretrieval.datasets.synthetic.scene import Attributes, sample
     from marsretrieval.datasets.synthetic.writer import Summary, describe_planet, write_planet
@@ -33,7 +33,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "marsretrieval.datasets.synthetic.captions": ("sample_pair",),
+        "marsretrieval.datasets.synthetic.dataset_files": ("sample_pair",),
         "marsretrieval.datasets.synthetic.registry": (
             "BENCHMARK",
             "LANDFORMS",

@@ -19,9 +19,8 @@ import numpy.typing as npt
 from marsretrieval.errors import OutputError, StoreError
 from marsretrieval.io import locked, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search.exact import MAX_NORM
-from marsretrieval.search.index.index import BANDS, FORMAT, HEADER, TextsWriter, band_of
-from marsretrieval.search.kernels import Converter
+from marsretrieval.search.index import BANDS, FORMAT, HEADER, TextsWriter, band_of
+from marsretrieval.search.kernels import MAX_NORM, Converter
 from marsretrieval.search.quantization import Limits, quantize_rows
 from marsretrieval.system import usable_cpus
 

@@ -26,7 +26,7 @@ from marsretrieval.errors import (
 )
 from marsretrieval.io import confined, read_json, sha256_file, sha256_json, write_json
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search.index.index import HEADER, SearchIndex
+from marsretrieval.search.index import HEADER, SearchIndex
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
