@@ -26,6 +26,7 @@ from marsretrieval.embeddings.manifest import (
     write_manifest,
 )
 from marsretrieval.embeddings.shards import Item, write_shard
+from marsretrieval.encoders.loading import OBJECT_LOADER
 from marsretrieval.geo import tile_name
 
 __all__ = ["generate"]
@@ -48,7 +49,8 @@ def generate(folder: Path, rows: int, dimension: int) -> None:
     names = tuple(f"{number:06d}" for number in range(len(corners)))
     manifest = Manifest(
         kind="image",
-        encoder={"id": "synthetic", "dimension": dimension},
+        # Made without a model of the registry: no library of models is imported to look for it.
+        encoder={"id": "synthetic", "dimension": dimension, "loader": OBJECT_LOADER},
         dataset={"name": "synthetic planet", "kind": "synthetic", "fingerprint": str(rows)},
         dimension=dimension,
         dtype="float16",

@@ -5,7 +5,8 @@
 
 The server runs in a process of its own and is asked over HTTP on loopback, with example tiles (no
 model). Reported are medians and the 95th percentile over `--rounds` searches with different tiles,
-the server's own steps of a search, and its memory: private pages, and those of the mapped index.
+the server's own steps of a search, and its memory: private pages, and those of the mapped index,
+without the libraries and weights of a model.
 `two passes` is the time of a separate exact search, which the server does without: it takes the
 hits from the scores of the raster.
 """

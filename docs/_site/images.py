@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from marsretrieval.search import exact_topk, make_query
 NAMES = ("alluvial fans", "pitted cones", "yardangs")
 REGION = Box(176.0, -4.0, -176.0, 0.0)  # two quads of the planet, on both sides of 180
 COUNT, SIDE, GAP, LABEL = 6, 128, 6, 22
+MARKS = "yyyyyy"  # the keys for six tiles marked yes
 OUT = Path(__file__).parent.parent / "img"
 
 
@@ -81,31 +83,42 @@ def draw_map(store: EmbeddingStore, encoder: Encoder, catalogue: Path, out: Path
 
 
 def take_screenshots(store: Path) -> None:
-    """Screenshots of `marsretrieval serve`: a region in light colours, the planet in dark ones."""
+    """Screenshots of `marsretrieval serve`: a region, the planet in dark colours, and marks."""
     from playwright.sync_api import sync_playwright
 
     from marsretrieval.web.server import MapServer, ServeOptions
 
-    server = MapServer(ServeOptions([store], port=0))
+    folder = tempfile.TemporaryDirectory()
+    inventory = Path(folder.name) / "cones.inventory"
+    server = MapServer(ServeOptions([store], port=0, inventory=inventory, landform="pitted cones"))
     threading.Thread(target=server.run, daemon=True).start()
-    views = {"serve.webp": ("light", "&c=178,-2&z=0.006"), "serve-planet.webp": ("dark", "")}
+    region = "&c=178,-2&z=0.006"
+    views = {
+        "serve.webp": ("light", region, ()),
+        "serve-planet.webp": ("dark", "", ()),
+        "serve-marks.webp": ("light", region, MARKS),
+    }
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox"]
         )
-        for name, (scheme, view) in views.items():
+        for name, (scheme, view, keys) in views.items():
             page = browser.new_page(
                 viewport={"width": 1400, "height": 860},
                 color_scheme=scheme,  # type: ignore[arg-type]
             )
             page.goto(f"{server.url}#q=pitted+cones{view}")
             page.wait_for_selector("body[data-search]", timeout=120_000)
+            for key in keys:
+                page.keyboard.press(key)
+                page.wait_for_timeout(200)
             page.wait_for_timeout(5_000)
             page.wait_for_load_state("networkidle")  # images of the tiles
             picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
             picture.save(OUT / name, quality=82, method=6)
         browser.close()
     server.stop()
+    folder.cleanup()
 
 
 if __name__ == "__main__":

@@ -10,12 +10,16 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from marsretrieval.api import open_store
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
 from marsretrieval.plotting.images import CREDIT, VIKING, check_basemap, viking_path
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.system import limit_allocator
+
+if TYPE_CHECKING:
+    from marsretrieval.web.workspace import MapStore
 
 _PORTS_TRIED = 20
 
@@ -95,6 +99,7 @@ class MapServer:
         from marsretrieval.web.security import LOOPBACK
         from marsretrieval.web.workspace import MapStore
 
+        self._tell = tell
         limit_allocator()
         check_basemap(options.basemap)
         for folder in options.images:
@@ -172,7 +177,9 @@ class MapServer:
             open_browser: Open the page in the user's browser.
         """
         for store in self.stores:
-            threading.Thread(target=store.load_model, name="load model", daemon=True).start()
+            threading.Thread(
+                target=self._load_model, args=(store,), name="load model", daemon=True
+            ).start()
         if self.inventory is not None:
             threading.Thread(target=self.inventory.prepare, name="prepare", daemon=True).start()
         if open_browser:
@@ -181,6 +188,14 @@ class MapServer:
             self._server.run(sockets=[self._socket])
         finally:
             self.close()
+
+    def _load_model(self, store: MapStore) -> None:
+        store.load_model()
+        if store.model.state == "none":
+            self._tell(
+                f"warning: {store.name}: texts and images cannot be searched for: "
+                f"{store.model.reason}"
+            )
 
     def close(self) -> None:
         """Release the port and the lock of the inventory."""
@@ -207,7 +222,10 @@ def _bind(host: str, port: int, report: Callable[[str], None]) -> socket.socket:
             bound.close()
             if error.errno == errno.EADDRINUSE:
                 continue
-            raise OutputError(f"cannot listen on {host}:{number} ({error.strerror})") from error
+            raise OutputError(
+                f"cannot listen on {host}:{number} ({error.strerror})",
+                remedy="Give --host an address of this machine: 127.0.0.1, or 0.0.0.0 for all.",
+            ) from error
         if number != port and port:
             report(f"note: port {port} is in use; using {number}")
         return bound
