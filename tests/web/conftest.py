@@ -23,15 +23,6 @@ from marsretrieval.web.state import Server
 from marsretrieval.web.workspace import MapStore
 
 
-@pytest.fixture(scope="session")
-def tile_store(tiny_planet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiles of the tiny planet, embedded."""
-    path = tmp_path_factory.mktemp("map") / "mars.store"
-    tiles = tiny_planet / "Mars-Global-Geolocalization" / "tiles"
-    mr.build_store("mars-nano", tiles, path, device="cpu")
-    return path
-
-
 @pytest.fixture(scope="module")
 def map_store(tile_store: Path) -> MapStore:
     store = MapStore(mr.open_store(tile_store, device="cpu"), "mars")
