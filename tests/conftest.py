@@ -19,18 +19,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Slowest files, which run first so that no worker is still busy with one at the end.
 LONG = (
+    "test_browser.py",
     "test_docs_commands.py",
     "test_docs.py",
     "test_scripts.py",
-    "test_own_models.py",
-    "test_transformers_families.py",
-    "test_mteb.py",
     "test_notebook.py",
-    "test_examples.py",
+    "test_marks.py",
     "test_site.py",
-    "test_torchvision.py",
-    "test_embed_search.py",
+    "test_mteb.py",
+    "test_transformers_families.py",
+    "test_examples.py",
+    "test_own_models.py",
+    "test_training.py",
     "test_ray.py",
+    "test_embed_search.py",
+    "test_exports.py",
+    "test_torchvision.py",
+    "test_write.py",
 )
 
 # Deterministic examples, and no time limit per example, since the machine may be busy.
@@ -52,6 +57,22 @@ def tiny_planet(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         write_planet(folder / "planet", size="tiny")
     return folder / "planet"
+
+
+@pytest.fixture(scope="session")
+def tile_store(tiny_planet: Path) -> Path:
+    """Embed the tiles of the tiny planet once for all workers; tests must not change the store."""
+    from marsretrieval.datasets import open_images
+    from marsretrieval.embeddings import build_store
+    from marsretrieval.encoders import LoadOptions, load
+
+    path = tiny_planet.parent / "planet.store"
+    with (tiny_planet.parent / "store.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            tiles = tiny_planet / "Mars-Global-Geolocalization" / "tiles"
+            build_store(load("mars-nano", LoadOptions(device="cpu")), open_images(tiles), path)
+    return path
 
 
 @pytest.fixture

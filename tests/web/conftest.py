@@ -25,15 +25,6 @@ from marsretrieval.web.workspace import MapStore
 
 
 @pytest.fixture(scope="session")
-def tile_store(tiny_planet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiles of the tiny planet, embedded."""
-    path = tmp_path_factory.mktemp("map") / "mars.store"
-    tiles = tiny_planet / "Mars-Global-Geolocalization" / "tiles"
-    mr.build_store("mars-nano", tiles, path, device="cpu")
-    return path
-
-
-@pytest.fixture(scope="session")
 def plain_store(tiny_planet: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few images without positions, embedded."""
     folder = tmp_path_factory.mktemp("plain")
