@@ -290,7 +290,7 @@ def _write_leaderboard(
     with show_progress() as progress:
         board = write_leaderboard(paths, folder, title=title, price=price, progress=progress)
     for submission in board.failed:
-        for file, line in submission.reasons:
+        for file, line in submission.first_reasons:
             say(f"not verified: {submission.name}: {file}: {line}")
     for name in board.removed:
         say(f"removed from the leaderboard, because it is not among the results: {name}")

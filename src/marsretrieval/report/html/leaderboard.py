@@ -28,11 +28,13 @@ from marsretrieval.report.seeds import average_seeds
 from marsretrieval.report.tables import leaderboards, model_tables, per_class_tables
 from marsretrieval.report.verification import ResultVerification, verify_result
 from marsretrieval.results import find_results
+from marsretrieval.text import pluralize
 
 STATE_FILE = "leaderboard.json"  # marks a folder as a leaderboard, and holds the checks
 _FORMAT = "marsretrieval leaderboard"
 _STATE_VERSION = 1
 _SLUG_LENGTH = 60
+_SHOWN_REASONS = 3  # per file, on the first page
 _TABLES = ("queries", "hits", "thumbnails")
 
 
@@ -68,6 +70,18 @@ class Submission:
         return [
             (outcome.path.name, line) for outcome in self.checks for line in outcome.differences
         ]
+
+    @property
+    def first_reasons(self) -> list[tuple[str, str]]:
+        """The first differences of every file, and the number of the others."""
+        reasons = []
+        for outcome in self.checks:
+            lines = outcome.differences
+            reasons += [(outcome.path.name, line) for line in lines[:_SHOWN_REASONS]]
+            more = len(lines) - _SHOWN_REASONS
+            if more > 0:
+                reasons.append((outcome.path.name, pluralize(more, "more difference")))
+        return reasons
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,7 +386,7 @@ def _write_page(path: Path, template: str, **values: Any) -> None:
 
 def _slug(name: str, slugs: set[str]) -> str:
     """A folder name of safe ASCII characters, unique regardless of case."""
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:_SLUG_LENGTH].strip(".-") or "submission"
+    slug = re.sub(r"[^A-Za-z0-9._-]+|\.{2,}", "-", name)[:_SLUG_LENGTH].strip(".-") or "submission"
     if slug.lower() in slugs or slug == "submission":
         slug += f"-{sha256_json(name)[:8]}"
     slugs.add(slug.lower())
