@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import quote
 
 from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError, UsageError
@@ -21,6 +21,7 @@ from marsretrieval.report.grouping import ResultSet, name_of, result_sets
 from marsretrieval.report.html import metadata
 from marsretrieval.report.html.charts import DASHES
 from marsretrieval.report.html.page import load_templates
+from marsretrieval.report.latitude import latitude_tables
 from marsretrieval.report.overview import overview_table
 from marsretrieval.report.render import render_csv
 from marsretrieval.report.result_files import ResultFile, read_whole
@@ -266,7 +267,10 @@ def _collect(paths: Sequence[Path], checks: _Checks, progress: Progress) -> list
         named = [
             replace(
                 file,
-                result=replace(file.result, model={**file.result.model, "label": name}),
+                result=replace(
+                    file.result,
+                    model={**file.result.model, "label": name},  # type: ignore[typeddict-unknown-key]
+                ),
                 damaged=[],
             )
             if name != own_name
@@ -331,7 +335,12 @@ def _write_submission(submission: Submission, folder: Path, price: float | None)
         title=submission.name,
         submission=submission,
         sets=[
-            (result_set, _metric_tables(result_set), per_class_tables(result_set))
+            (
+                result_set,
+                _metric_tables(result_set),
+                per_class_tables(result_set),
+                latitude_tables(result_set),
+            )
             for result_set in sets
         ],
         models=metadata.models(sets),
@@ -404,7 +413,7 @@ def _hash_files(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _is_outcome(value: object) -> bool:
+def _is_outcome(value: object) -> TypeGuard[dict[str, list[str]]]:
     return (
         isinstance(value, dict)
         and value.keys() == {"checked", "unchecked", "differences"}
