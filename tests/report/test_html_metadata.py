@@ -20,7 +20,7 @@ def test_times_are_shown_if_recorded(results: list[Path], tmp_path: Path) -> Non
     rows = {(row[0], row[1]): row[2:] for row in page.section("time").one("table").rows()}
     assert len(rows) == len(results)
     assert rows["sharp-1 cpu", "Landform retrieval"] == [
-        "400", "12 %", "3.40", "4.00", "3.00", "0.20", "–", "0.50",
+        "400", "0.97", "–", "–", "12 %", "3.40", "4.00", "3.00", "0.20", "–", "0.50",
     ]  # fmt: skip
     assert rows["eyes-only cpu", "Global geo-localization"][:2] == ["–", "–"]
 

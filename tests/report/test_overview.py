@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +89,25 @@ def test_page_begins_with_the_overview(results: list[Path], tmp_path: Path) -> N
     text = path.read_text()
     assert text.index('id="overview"') < text.index('class="cards"')
     assert "mean rank" in text and "params (M)" in text
+
+
+def test_ablations_do_not_change_mean_ranks() -> None:
+    plain = [
+        result(task, model, outcome)
+        for model, noise in (("first", 0.4), ("second", 1.5))
+        for task, outcome in (
+            ("landform", make_landform(noise)),
+            ("paired-image-text", make_paired(noise)),
+        )
+    ]
+    changed = [
+        replace(made, settings={"options": {"dim": 64}}, seed=0)
+        for made in plain
+        if made.model["id"] == "first"
+    ]
+    table = overview_table([*plain, *changed])
+    assert table is not None
+    ranks = {row.name: row.cells[-1].value for row in table.rows if row.kind == "model"}
+    assert ranks == {"first": 1.0, "second": 2.0, "first [64 dimensions]": None}
+    alone = overview_table(changed)
+    assert alone is not None and alone.rows[0].cells[-1].value == 1.0

@@ -46,6 +46,10 @@ def report(
         list[str] | None,
         typer.Option("-t", "--task", metavar="TASK", help="Task to show; repeatable."),
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="latitude", help="Add tables of geolocalization by latitude."),
+    ] = None,
     protocol: Annotated[
         str | None,
         typer.Option(
@@ -99,7 +103,8 @@ def report(
     """
     if leaderboard is not None:
         unused = {"-o": output, "--md": md, "--latex": latex, "--csv": csv, "--details": details,
-                  "--references": references is not None, "-t": task, "--protocol": protocol,
+                  "--references": references is not None, "-t": task, "--by": by,
+                  "--protocol": protocol,
                   "--no-intervals": not intervals, "--per-seed": per_seed, "--images": images,
                   "--no-thumbnails": not thumbnails}  # fmt: skip
         for name, is_set in unused.items():
@@ -125,6 +130,12 @@ def report(
         raise UsageError(
             f"--protocol {protocol}: unknown protocol", remedy="Use published or strict."
         )
+    if by not in (None, "latitude"):
+        raise UsageError(f"--by {by}: unknown grouping", remedy="Use latitude.")
+    if by and output_format in ("html", "json"):
+        raise UsageError(f"--by applies only to tables; {output_format} always has these values")
+    if by and protocol == "published":
+        raise UsageError("--by latitude has values of the strict protocol only")
     if output_format in ("html", "json") and (protocol or not intervals):
         raise UsageError(
             f"--protocol and --no-intervals apply only to tables, not to {output_format}",
@@ -133,6 +144,8 @@ def report(
     result_files, refused = _read_results(results)
     if task:
         result_files = _select_tasks(result_files, task)
+    if by and all(file.result.task != "geolocalization" for file in result_files):
+        raise UsageError("--by latitude requires results of geolocalization")
     averaged = average_seeds(result_files)
     shown_files = result_files if per_seed else averaged
     if output_format == "json":  # every result, then the means over seeds
@@ -146,7 +159,7 @@ def report(
     else:
         _write_tables(
             shown_files, output_format, output, details=details, references=references,
-            protocol=protocol, intervals=intervals,
+            protocol=protocol, intervals=intervals, by_latitude=by is not None,
         )  # fmt: skip
     if refused:
         raise typer.Exit(1)
@@ -218,8 +231,11 @@ def _write_tables(
     references: bool | None,
     protocol: str | None,
     intervals: bool,
+    by_latitude: bool,
 ) -> None:
     from marsretrieval.io import atomic_path
+    from marsretrieval.report.grouping import result_sets
+    from marsretrieval.report.latitude import latitude_tables
     from marsretrieval.report.overview import overview_table
     from marsretrieval.report.render import FORMATS, print_tables
     from marsretrieval.report.tables import model_tables
@@ -238,6 +254,13 @@ def _write_tables(
         )  # fmt: skip
         if overview is not None:
             tables.insert(0, overview)
+        if by_latitude:
+            latitude = [
+                t for result_set in result_sets(results) for t in latitude_tables(result_set)
+            ]
+            if not latitude:
+                say("--by latitude: no values in these results; run them again with --force")
+            tables += latitude
         if not intervals:
             tables = [table.without_intervals() for table in tables]
         if output_format == "table":
@@ -290,7 +313,7 @@ def _write_leaderboard(
     with show_progress() as progress:
         board = write_leaderboard(paths, folder, title=title, price=price, progress=progress)
     for submission in board.failed:
-        for file, line in submission.reasons:
+        for file, line in submission.first_reasons:
             say(f"not verified: {submission.name}: {file}: {line}")
     for name in board.removed:
         say(f"removed from the leaderboard, because it is not among the results: {name}")

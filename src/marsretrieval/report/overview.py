@@ -65,7 +65,8 @@ def overview_table(
 
     The mean rank is that of Demsar 2006 (Journal of Machine Learning Research 7, section 3.2.2):
     models are ranked on every task, ties receive average ranks, and the ranks are averaged. Only
-    models with a value for every task are ranked.
+    models with a value for every task are ranked. Rows with options of the system, such as other
+    templates, are not ranked unless all rows have options: they would change the ranks of models.
 
     Args:
         results: Results in any order.
@@ -86,7 +87,15 @@ def overview_table(
     if not columns:
         return None
     shown = dict.fromkeys(label for column in columns for label in column.cells)
-    ranks = mean_ranks([_values(column) for column in columns])
+    models = _models(columns)
+    changed = {label for label in shown if models[label].system_note}
+    unranked = changed if len(changed) < len(shown) else set()
+    ranks = mean_ranks(
+        [
+            {label: value for label, value in _values(column).items() if label not in unranked}
+            for column in columns
+        ]
+    )
     order = sorted(
         shown,
         key=lambda label: (
@@ -95,7 +104,6 @@ def overview_table(
             label,
         ),
     )
-    models = _models(columns)
     rows = [
         Row(
             label,
@@ -137,7 +145,7 @@ def overview_table(
         ),
         task="overview",
         protocol=protocol,
-        remarks=_remarks(columns, other_results),
+        remarks=_remarks(columns, other_results, has_unranked=bool(unranked)),
     )
 
 
@@ -240,11 +248,14 @@ def _chance_cell(column: _TaskColumn, protocol: str) -> Cell:
     return metric_value(rows[0][1], column.metric, protocol)
 
 
-def _remarks(columns: Sequence[_TaskColumn], other_results: int) -> str:
+def _remarks(columns: Sequence[_TaskColumn], other_results: int, *, has_unranked: bool) -> str:
     sets = "; ".join(column.result_set.caption for column in columns)
     sentences = [f"Parameters in millions. Items: {sets}."]
     if len(columns) > 1:
-        sentences.append("Mean rank: over the tasks, of models with a value for each of them.")
+        without = ", without the rows with options in brackets" if has_unranked else ""
+        sentences.append(
+            f"Mean rank: over the tasks, of models with a value for each of them{without}."
+        )
     if any(column.group.startswith(MEAN) for column in columns):
         sentences.append("Geo-localization: mean over landforms, for the kind of query named.")
     seeds = seeds_note(result for column in columns for result in column.result_set.results)

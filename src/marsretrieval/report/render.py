@@ -331,10 +331,12 @@ def render_csv(tables: Sequence[ResultTable]) -> str:
     for table in tables:
         for row in table.rows:
             n = ";".join(f"{name}={count}" for name, count in row.n.items())
-            for cell in row.cells:
-                if cell.value is None:
+            for column, cell in zip(table.columns, row.cells, strict=True):
+                if cell.value is None or (table.models_in_columns and column.is_constant):
                     continue
-                texts = [row.name, table.task, table.set_hash, n, row.group, row.protocol]
+                model = column.heading if table.models_in_columns else row.name
+                group = f"{row.group}/latitude {row.name}" if table.models_in_columns else row.group
+                texts = [model, table.task, table.set_hash, n, group, row.protocol]
                 ends = ["" if x is None else repr(float(x)) for x in (cell.low, cell.high)]
                 basis = row.basis if cell.low is not None else {}
                 rest = [RANDOM if row.kind == "chance" else "",

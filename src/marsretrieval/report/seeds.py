@@ -99,7 +99,7 @@ def _average(files: Sequence[ResultFile]) -> ResultFile:
     ]
     metrics: dict[str, Any] = {}
     for group in groups:
-        evaluations = [dict(result.metrics[group]) for result in results]
+        evaluations: list[Any] = [dict(result.metrics[group]) for result in results]
         spread = {
             protocol: _spread([evaluation[protocol] for evaluation in evaluations])
             for protocol in PROTOCOLS
@@ -122,7 +122,8 @@ def _mean(values: Sequence[Any]) -> Any:
     """Average numbers of the same structure; parts that not all have are left out."""
     first = values[0]
     if all(_is_number(value) for value in values):
-        return statistics.fmean(values)
+        # The mean of equal numbers may differ from them in the last digit.
+        return first if all(value == first for value in values) else statistics.fmean(values)
     if all(isinstance(value, Mapping) for value in values):
         return {
             name: _mean([value[name] for value in values])

@@ -332,7 +332,6 @@ class ResultTable:
         columns: Columns of the cells.
         rows: Section by section.
         note: Note on the intervals.
-        remarks: Other notes.
         task: Task of the results.
         set_hash: Hash of their items.
         protocol: For the title, if all rows are of one.
@@ -342,6 +341,8 @@ class ResultTable:
         sources: Descriptions of the references.
         limit: Number of items of limited results; None for results on all items.
         options: Options that all results share, in words; empty for the published protocol.
+        remarks: Other notes.
+        models_in_columns: Whether the columns are models, and the rows parts of the items.
     """
 
     title: str
@@ -359,6 +360,7 @@ class ResultTable:
     limit: int | None = None
     options: str = ""
     remarks: str = ""
+    models_in_columns: bool = False
 
     @property
     def notes(self) -> str:
@@ -391,6 +393,8 @@ class ResultTable:
 
     def folded(self) -> ResultTable:
         """Return the table with one row for both protocols in sections in which they agree."""
+        if self.models_in_columns:
+            return self  # of one protocol
         rows: list[Row] = []
         for _, section in groupby(self.rows, key=lambda row: (row.group, row.section)):
             section_rows = list(section)

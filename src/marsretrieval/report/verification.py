@@ -269,6 +269,7 @@ def _verify_geolocalization(checker: _Checker, progress: Progress) -> None:
     corners = read_rankings(file, set(shared), "published")
     centres = read_rankings(file, set(shared), "strict")
     seed, resamples = _resampling(checker)
+    options = file.result.options
     recomputed: dict[str, Evaluation] = {}
     with progress.start("verify", len(shared), "queries") as bar:
         for group in shared:
@@ -279,8 +280,8 @@ def _verify_geolocalization(checker: _Checker, progress: Progress) -> None:
                 published_lonlat=corners[group].lonlat,
                 centre_lonlat=ranking.lonlat,
                 truth_lonlat=points[group],
-                radius_deg=RADIUS_DEG,
-                max_k=MAX_K,
+                radius_deg=float(options.get("radius", RADIUS_DEG)),
+                max_k=int(options.get("depth", MAX_K)),
                 seed=seed_of(seed, group.rpartition("/")[0]),
                 resamples=resamples,
                 chance={},

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import quote
 
 from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError, UsageError
@@ -21,6 +21,7 @@ from marsretrieval.report.grouping import ResultSet, name_of, result_sets
 from marsretrieval.report.html import metadata
 from marsretrieval.report.html.charts import DASHES
 from marsretrieval.report.html.page import load_templates
+from marsretrieval.report.latitude import latitude_tables
 from marsretrieval.report.overview import overview_table
 from marsretrieval.report.render import render_csv
 from marsretrieval.report.result_files import ResultFile, read_whole
@@ -28,11 +29,13 @@ from marsretrieval.report.seeds import average_seeds
 from marsretrieval.report.tables import leaderboards, model_tables, per_class_tables
 from marsretrieval.report.verification import ResultVerification, verify_result
 from marsretrieval.results import find_results
+from marsretrieval.text import pluralize
 
 STATE_FILE = "leaderboard.json"  # marks a folder as a leaderboard, and holds the checks
 _FORMAT = "marsretrieval leaderboard"
 _STATE_VERSION = 1
 _SLUG_LENGTH = 60
+_SHOWN_REASONS = 3  # per file, on the first page
 _TABLES = ("queries", "hits", "thumbnails")
 
 
@@ -68,6 +71,18 @@ class Submission:
         return [
             (outcome.path.name, line) for outcome in self.checks for line in outcome.differences
         ]
+
+    @property
+    def first_reasons(self) -> list[tuple[str, str]]:
+        """The first differences of every file, and the number of the others."""
+        reasons = []
+        for outcome in self.checks:
+            lines = outcome.differences
+            reasons += [(outcome.path.name, line) for line in lines[:_SHOWN_REASONS]]
+            more = len(lines) - _SHOWN_REASONS
+            if more > 0:
+                reasons.append((outcome.path.name, pluralize(more, "more difference")))
+        return reasons
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +267,10 @@ def _collect(paths: Sequence[Path], checks: _Checks, progress: Progress) -> list
         named = [
             replace(
                 file,
-                result=replace(file.result, model={**file.result.model, "label": name}),
+                result=replace(
+                    file.result,
+                    model={**file.result.model, "label": name},  # type: ignore[typeddict-unknown-key]
+                ),
                 damaged=[],
             )
             if name != own_name
@@ -317,7 +335,12 @@ def _write_submission(submission: Submission, folder: Path, price: float | None)
         title=submission.name,
         submission=submission,
         sets=[
-            (result_set, _metric_tables(result_set), per_class_tables(result_set))
+            (
+                result_set,
+                _metric_tables(result_set),
+                per_class_tables(result_set),
+                latitude_tables(result_set),
+            )
             for result_set in sets
         ],
         models=metadata.models(sets),
@@ -372,7 +395,7 @@ def _write_page(path: Path, template: str, **values: Any) -> None:
 
 def _slug(name: str, slugs: set[str]) -> str:
     """A folder name of safe ASCII characters, unique regardless of case."""
-    slug = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:_SLUG_LENGTH].strip(".-") or "submission"
+    slug = re.sub(r"[^A-Za-z0-9._-]+|\.{2,}", "-", name)[:_SLUG_LENGTH].strip(".-") or "submission"
     if slug.lower() in slugs or slug == "submission":
         slug += f"-{sha256_json(name)[:8]}"
     slugs.add(slug.lower())
@@ -390,7 +413,7 @@ def _hash_files(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _is_outcome(value: object) -> bool:
+def _is_outcome(value: object) -> TypeGuard[dict[str, list[str]]]:
     return (
         isinstance(value, dict)
         and value.keys() == {"checked", "unchecked", "differences"}

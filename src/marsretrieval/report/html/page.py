@@ -19,6 +19,7 @@ from marsretrieval.report.html import metadata
 from marsretrieval.report.html.charts import DASHES, ChartGroup, SvgChart, curve_groups, rank_charts
 from marsretrieval.report.html.gallery import Gallery, Thumbnails, gallery_of
 from marsretrieval.report.html.maps import Maps, maps_of
+from marsretrieval.report.latitude import latitude_tables
 from marsretrieval.report.overview import overview_table
 from marsretrieval.report.result_files import ResultFile, require_whole
 from marsretrieval.report.table import Reference, ResultTable
@@ -130,6 +131,7 @@ class SetView:
         set: The results.
         leaderboards: Leaderboards.
         per_class: Tables per class or landform.
+        by_latitude: Tables of geo-localization by latitude.
         ranks: Rank histograms of paired retrieval.
         curves: Precision-recall curves of geo-localization.
         maps: Maps of geo-localization.
@@ -139,6 +141,7 @@ class SetView:
     set: ResultSet
     leaderboards: Sequence[ResultTable]
     per_class: Sequence[ResultTable] = ()
+    by_latitude: Sequence[ResultTable] = ()
     ranks: Sequence[SvgChart] = ()
     curves: Sequence[ChartGroup] = ()
     maps: Maps = field(default_factory=Maps)
@@ -352,6 +355,7 @@ def _make_view(
         result_set,
         leaderboards(result_set, references=references),
         per_class_tables(result_set),
+        latitude_tables(result_set),
         ranks=rank_charts(result_set) if is_paired else (),
         curves=curve_groups(result_set) if is_geo else (),
         maps=maps_of(result_set, progress=progress) if is_geo else Maps(),
