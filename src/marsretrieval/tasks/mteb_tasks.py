@@ -39,11 +39,10 @@ from marsretrieval.tasks.geolocalization import (
     MAX_K,
     RADIUS_DEG,
     Geolocalization,
-    best_tiles,
-    published_positions,
 )
 from marsretrieval.tasks.landform import LandformRetrieval
 from marsretrieval.tasks.landform_means import mean_over_landforms
+from marsretrieval.tasks.tile_rankings import best_tiles, published_positions
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
