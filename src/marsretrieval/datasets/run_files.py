@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,14 +56,14 @@ class RunFile:
         Raises:
             DataError: If queries are missing or unknown.
         """
-        known = {*required, *optional}
+        known = dict.fromkeys([*required, *optional])
         unknown = [key for key in self.queries if key not in known]
         missing = [key for key in required if key not in self.queries]
         if len(unknown) == len(self.queries):
             raise DataError(
                 f"{self.path}: none of its queries ({len(unknown):,}) "
                 f"is of this task and these data: {list_some(unknown, _NAMED)}",
-                remedy=f"Ids of queries are such as {list_some(required, _NAMED)}.",
+                remedy=f"Ids of queries: {list_some(list(known), _NAMED)}.",
             )
         lines = [
             f"{len(ids):,} {problem} ({list_some(ids, _NAMED)})"
@@ -177,10 +178,8 @@ def _require_valid(
             f"{query}: {ranking.ids[row]}" for row in np.flatnonzero(~np.isfinite(scores))
         ]
         if len(set(ranking.ids)) < len(ranking.ids):
-            seen: set[str] = set()
-            problems["double"] += [
-                f"{query}: {key}" for key in ranking.ids if key in seen or seen.add(key)
-            ]
+            counts = Counter(ranking.ids)
+            problems["double"] += [f"{query}: {key}" for key in counts if counts[key] > 1]
         order = np.lexsort((-scores, np.array(ranks[query], dtype=object).astype(np.float64)))
         problems["order"] += [
             f"{query}: {ranking.ids[order[row + 1]]}"

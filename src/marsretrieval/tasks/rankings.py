@@ -7,8 +7,9 @@ protocol. The metrics thus need no cut, and the effect of the unlisted items is 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from marsretrieval.datasets.base import annotated_hash, set_hash
 from marsretrieval.datasets.run_files import RunFile
+from marsretrieval.datasets.tables import list_some
 from marsretrieval.embeddings.store import EmbeddingStore
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.metrics import landform, paired
@@ -125,8 +127,7 @@ class _Matched:
         ids: Ids of the scored items.
         unlisted: Query to the number of scored items that it does not list.
         first_unlisted: Query and the first such items.
-        dropped: Number of ranked items that are not scored.
-        first_dropped: The first such items.
+        dropped: Ranked items that are not scored.
     """
 
     path: Path
@@ -135,12 +136,11 @@ class _Matched:
     rows: Mapping[str, int]
     unlisted: dict[str, int] = field(default_factory=dict)
     first_unlisted: tuple[str, list[str]] | None = None
-    dropped: int = 0
-    first_dropped: dict[str, None] = field(default_factory=dict)
+    dropped: dict[str, None] = field(default_factory=dict)
 
     @classmethod
     def from_run(cls, run: RunFile, ids: Sequence[str]) -> _Matched:
-        return cls(run.path, run, ids, {key: row for row, key in enumerate(ids)})
+        return cls(run.path, run, ids, first_rows(ids))
 
     def listed(self, query: str, *, own: str | None = None) -> tuple[npt.NDArray[np.int64], Scores]:
         """Rows and scores of the scored items that a query lists, without its own image."""
@@ -158,7 +158,7 @@ class _Matched:
                 names = (
                     key for row, key in enumerate(self.ids) if row not in listed and key != own
                 )
-                self.first_unlisted = query, [key for key, _ in zip(names, range(_NAMED))]
+                self.first_unlisted = query, list(islice(names, _NAMED))
             self.unlisted[query] = missing
         return rows, np.array([score for _, score in pairs], dtype=np.float64)
 
@@ -181,9 +181,7 @@ class _Matched:
     def _row(self, key: str) -> int | None:
         row = self.rows.get(key)
         if row is None:
-            self.dropped += 1
-            if len(self.first_dropped) < _NAMED:
-                self.first_dropped[key] = None
+            self.dropped[key] = None
         return row
 
     def describe(self) -> tuple[list[str], dict[str, Any]]:
@@ -196,16 +194,16 @@ class _Matched:
                 f"list all items: {sum(self.unlisted.values()):,} unlisted items are ranked last, "
                 f"in the order of ties (first: {query}: {', '.join(names)})"
             )
-        if self.first_dropped:
+        if self.dropped:
             notes.append(
-                f"{self.path}: ranked items that are not scored left out (first: "
-                f"{', '.join(self.first_dropped)})"
+                f"{self.path}: {len(self.dropped):,} ranked ids left out, which are not scored: "
+                f"{list_some(list(self.dropped), _NAMED)}"
             )
         return notes, {
             "queries": len(self.run.queries),
             "queries_with_unlisted_items": len(self.unlisted),
             "unlisted_items": sum(self.unlisted.values()),
-            "unscored_items_left_out": list(self.first_dropped),
+            "ids_left_out": len(self.dropped),
         }
 
 
@@ -236,7 +234,7 @@ def _evaluate_paired(
         for key in ids:
             _append_hits(
                 hits, way, key, matched.best(f"{way}/{key}", tie_order), ids,
-                lambda other, key=key: other == key, _SHOWN_PAIRS,
+                {key}, _SHOWN_PAIRS,
             )  # fmt: skip
     content = images.content_hashes()
     return Outcome(
@@ -272,7 +270,7 @@ def _evaluate_landform(
         if by_image
         else [name for name in classes if members[name]]
     )
-    run.require_queries(required, optional=[*query_ids(task, data), *labels.values()])
+    run.require_queries(required, optional=query_ids(task, data))
     run.require_items({*labels, *rows, *_left_out(data, images)})
     matched = _Matched.from_run(run, ids)
     tie_order = id_order(ids)
@@ -305,7 +303,7 @@ def _evaluate_landform(
         _append_hits(
             hits, "all", f"{name}: {query}" if by_image else name,
             matched.best(query, tie_order, own=query if by_image else None), ids,
-            lambda key, name=name: labels[key] == name, _SHOWN,
+            members[name], _SHOWN,
         )  # fmt: skip
     content = images.content_hashes()
     return Outcome(
@@ -372,11 +370,11 @@ def _append_hits(
     query: str,
     best: Iterable[tuple[int, float]],
     ids: Sequence[str],
-    is_relevant: Callable[[str], bool],
+    relevant: Collection[str],
     count: int,
 ) -> None:
-    for rank, (row, score) in zip(range(1, count + 1), best, strict=False):
-        hits.append(group, query, rank, ids[row], score, relevant=is_relevant(ids[row]))
+    for rank, (row, score) in enumerate(islice(best, count), 1):
+        hits.append(group, query, rank, ids[row], score, relevant=ids[row] in relevant)
 
 
 def _store_ids(images: EmbeddingStore) -> list[str]:
