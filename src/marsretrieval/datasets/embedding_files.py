@@ -22,6 +22,7 @@ KINDS = ("image", "text", "prompt", "example")
 _UNIT_TOLERANCE = 1e-3
 _NAMED = 3  # ids named in a message
 _BLOCK = 65_536  # rows converted at a time, to bound memory
+_READ = 8192  # rows read at a time
 _REMEDY = (
     "Use a .parquet file with the columns id, kind and vector, or a .npz or .safetensors file with "
     "an array per kind (image, text, prompt, example) and its ids (image_ids, ...)."
@@ -277,7 +278,7 @@ def _read_parquet(path: Path) -> _Arrays:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(path, buffer_size=2**20)
         names = file.schema_arrow.names
         column = next((name for name in ("vector", "embedding") if name in names), None)
         if column is None:
@@ -289,7 +290,7 @@ def _read_parquet(path: Path) -> _Arrays:
         ids: list[Any] = []
         vectors: npt.NDArray[Any] | None = None
         start = 0
-        for batch in file.iter_batches(_BLOCK, columns=chosen):
+        for batch in file.iter_batches(_READ, columns=chosen, use_threads=False):
             block = _list_column(path, column, batch.column(column))
             if vectors is None:
                 vectors = np.empty((file.metadata.num_rows, block.shape[1]), block.dtype)
