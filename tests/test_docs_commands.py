@@ -19,9 +19,9 @@ from tests.doc_pages import MARSRETRIEVAL, WALKED, write_orthoimage
 # Asks the hub even when dry, or checks weights that are not here: these are only parsed.
 NETWORK = re.compile(r"data download|models check (pe-core|marscope|my_clip|mteb:)")
 # MTEB's tasks are the real pairs: tests/report/test_exports.py. Of the demos, the tiny one is run.
-# A server runs until it is stopped: tests/web/test_server.py. Embeddings computed elsewhere have to
-# be those of the task: tests/evaluation/test_external.py.
-REFUSED = re.compile(r"export mteb|demo$|marsretrieval serve\b|score \w+ --embeddings")
+# A server runs until it is stopped: tests/web/test_server.py. Embeddings and runs of
+# another program have to be those of the task: tests/evaluation/test_external.py and _runs.py.
+REFUSED = re.compile(r"export mteb|demo$|marsretrieval serve\b|score \w+ --(embeddings|run)")
 # Where work is not worth doing in a test, or needs weights, the plan of it is shown.
 DRY = re.compile(r"^(run|embed)\b|^data tiles (--bbox|--quads)")
 STANDING_FOR = {

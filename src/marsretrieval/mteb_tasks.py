@@ -37,15 +37,10 @@ from marsretrieval.metrics import geolocalization, landform
 from marsretrieval.metrics.ranking import cosines, id_order, ranked
 from marsretrieval.search.query import geolocalization_prompts, landform_prompts, text_query
 from marsretrieval.search.topk import exact_topk
-from marsretrieval.tasks.geolocalization import (
-    MAX_K,
-    RADIUS_DEG,
-    Geolocalization,
-    best_tiles,
-    published_positions,
-)
+from marsretrieval.tasks.geolocalization import RADIUS_DEG, Geolocalization
 from marsretrieval.tasks.landform import LandformRetrieval
 from marsretrieval.tasks.landform_means import mean_over_landforms
+from marsretrieval.tasks.tile_rankings import MAX_K, best_tiles, published_positions
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:

@@ -249,6 +249,12 @@ class RunResult:
         """Whether `score` made the result from embeddings or rankings computed elsewhere."""
         return bool(self.model.get("computed_elsewhere"))
 
+    @property
+    def from_ranking(self) -> bool:
+        """Whether `score` made the result from a ranking computed elsewhere."""
+        source = self.model.get("source")
+        return isinstance(source, dict) and source.get("kind") == "run"
+
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain JSON data."""
         plain: dict[str, Any] = _plain(asdict(self))

@@ -129,3 +129,26 @@ def test_image_queries_need_no_texts(tiny_planet: Path, tmp_path: Path) -> None:
         score_embeddings(LandformRetrieval(), file, **options)
     path, result = score_embeddings(LandformRetrieval(queries="images"), file, **options)
     assert path.name == "landform.queries-images.json" and result.options == {"queries": "images"}
+
+
+def test_vectors_that_are_not_finite_or_zero_are_named(tmp_path: Path) -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    vectors[1], vectors[2, 0] = 0, np.nan
+    columns = {"id": list("abcd"), "vector": pa.array(vectors.tolist(), pa.list_(pa.float32()))}
+    pq.write_table(pa.table(columns), tmp_path / "e.parquet")
+    with pytest.raises(DataError, match=r"image: 2 rows not finite or zero \(b, c\)"):
+        read_embeddings(tmp_path / "e.parquet")
+    np.savez(tmp_path / "e.npz", image=np.eye(3), prompt=np.eye(4))
+    with pytest.raises(DataError, match="different dimensions: image 3, prompt 4"):
+        read_embeddings(tmp_path / "e.npz")
+
+
+def test_kinds_may_alternate_in_parquet(tmp_path: Path) -> None:
+    columns = {
+        "id": ["a", "x", "b"], "kind": ["image", "prompt", "image"],
+        "vector": pa.array(np.eye(3).tolist(), pa.list_(pa.float64())),
+    }  # fmt: skip
+    pq.write_table(pa.table(columns), tmp_path / "e.parquet", row_group_size=2)
+    sets = read_embeddings(tmp_path / "e.parquet").sets
+    assert sets["image"].ids == ("a", "b") and sets["prompt"].ids == ("x",)
+    np.testing.assert_array_equal(sets["image"].vectors, np.eye(3)[[0, 2]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,7 @@ from marsretrieval.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from marsretrieval.datasets.download.report import Plan, Report
+    from marsretrieval.tasks.items import EmbeddingItem
     from marsretrieval.datasets.inventory import DatasetInventory
 
 _MAX_EXAMPLES = 5
@@ -370,7 +372,7 @@ def items(
     from marsretrieval.io import atomic_path, check_output
     from marsretrieval.tasks import find_task
     from marsretrieval.tasks.ablation import Ablation
-    from marsretrieval.tasks.items import items_table, list_items
+    from marsretrieval.tasks.items import iter_items, write_items
 
     if output is None and not dry_run:
         raise UsageError("missing option -o", remedy="Add -o FILE.parquet, or --dry-run.")
@@ -381,21 +383,22 @@ def items(
     )
     (chosen,) = ablation.apply([find_task(task)])
     opened = chosen.open(data)
-    listed = list_items(chosen, opened)
-    if not listed:
-        raise DataError(f"{opened.folder}: no items")
-    counts = Counter(item.kind for item in listed)
-    if output is not None and not dry_run:
-        import pyarrow.csv as pc
-        import pyarrow.parquet as pq
+    counts: Counter[str] = Counter()
 
+    def count_items() -> Iterator[EmbeddingItem]:
+        for item in iter_items(chosen, opened):
+            counts[item.kind] += 1
+            yield item
+        if not counts:
+            raise DataError(f"{opened.folder}: no items")
+
+    if output is None or dry_run:
+        for _ in count_items():
+            pass
+    else:
         check_output(output)
-        table = items_table(listed)
         with atomic_path(output) as temporary:
-            if output.suffix.lower() == ".csv":
-                pc.write_csv(table, temporary)
-            else:
-                pq.write_table(table, temporary, compression="zstd")
+            write_items(count_items(), temporary, csv=output.suffix.lower() == ".csv")
     if opened.skipped:
         first = opened.skipped[0]
         say(f"{len(opened.skipped)} items left out (first: {first.source}: {first.reason})")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,13 +40,22 @@ Json = Annotated[
     Path | None, typer.Option("--json", metavar="OUT", help="Output JSON file; - for stdout.")
 ]
 
-_PANEL = "Embeddings of a dataset's items, with a result as of run"
+_PANEL = "Embeddings or rankings of a dataset's items, with a result as of run"
 Embeddings = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
         rich_help_panel=_PANEL,
         help="Vectors of the items (.parquet, .npz or .safetensors).",
+    ),
+]
+Run = Annotated[
+    Path | None,
+    typer.Option(
+        "--run",
+        metavar="FILE",
+        rich_help_panel=_PANEL,
+        help="Rankings of the items: a TREC run (text, or .gz).",
     ),
 ]
 Data = Annotated[
@@ -75,6 +84,7 @@ def paired(
         Path | None, typer.Option(help=".npy, (n, d) unit rows; row i belongs to image i.")
     ] = None,
     embeddings: Embeddings = None,
+    run: Run = None,
     data: Data = None,
     name: Name = None,
     results: Results = None,
@@ -86,14 +96,15 @@ def paired(
 ) -> None:
     """Paired image-text retrieval: R@1, R@10, MRR, median rank.
 
-    Score two arrays with --images and --texts, or the items of a dataset with --embeddings.
+    Score two arrays with --images and --texts, or the items of a dataset with --embeddings or
+    --run.
 
     Raises:
         UsageError: If the options of one form are missing, or those of the other are given.
         DataError: If a file is missing, unreadable or not an array of unit rows.
     """
     if _is_dataset_form(
-        embeddings,
+        {"--embeddings": embeddings, "--run": run},
         {"--images": images, "--texts": texts},
         {"--data": data, "--name": name, "--results": results, "--caption": caption,
          "--force": force or None},
@@ -101,7 +112,7 @@ def paired(
         from marsretrieval.tasks.ablation import Ablation
 
         _score_dataset(
-            "paired-image-text", Ablation(caption=caption), embeddings, data, name, results,
+            "paired-image-text", Ablation(caption=caption), (embeddings, run), data, name, results,
             force=force, seed=seed, resamples=resamples, json=json,
         )  # fmt: skip
         return
@@ -127,6 +138,7 @@ def landform(
         typer.Option(help=".npy, (c, d) unit rows, one per query name; see --query-kind."),
     ] = None,
     embeddings: Embeddings = None,
+    run: Run = None,
     data: Data = None,
     name: Name = None,
     results: Results = None,
@@ -141,24 +153,27 @@ def landform(
     """Landform retrieval: mAP, nDCG@10, Hit@10, R-Precision.
 
     Reports the mean over all classes and the value of each class. Score arrays with --images,
-    --labels and --queries, or the items of a dataset with --embeddings.
+    --labels and --queries, or the items of a dataset with --embeddings or
+    --run.
 
     Raises:
         UsageError: If the options of one form are missing, or those of the other are given.
         DataError: If a file is missing, unreadable or of another shape than the others.
     """
     if _is_dataset_form(
-        embeddings,
+        {"--embeddings": embeddings, "--run": run},
         {"--images": images, "--labels": labels, "--queries": queries},
         {"--data": data, "--name": name, "--results": results, "--templates": templates,
          "--class-names": class_names, "--query-kind": query_kind, "--force": force or None},
+        of_queries=("--templates",),
     ):  # fmt: skip
         from marsretrieval.tasks.ablation import Ablation
 
         _score_dataset(
             "landform",
             Ablation(templates=templates, class_names=class_names, queries=query_kind),
-            embeddings, data, name, results, force=force, seed=seed, resamples=resamples, json=json,
+            (embeddings, run), data, name, results, force=force, seed=seed, resamples=resamples,
+            json=json,
         )  # fmt: skip
         return
     assert images is not None and labels is not None and queries is not None
@@ -194,6 +209,7 @@ def geolocalization(
         Path | None, typer.Option(help="Catalogue of points: CSV or a GIS file.")
     ] = None,
     embeddings: Embeddings = None,
+    run: Run = None,
     data: Data = None,
     name: Name = None,
     results: Results = None,
@@ -219,7 +235,8 @@ def geolocalization(
 
     Longitudes may range over -180..180 or 0..360. The strict protocol gives the same result for
     both; the published protocol does not, because it measures planar distances in degrees. Score
-    predictions with --predictions and --ground-truth, or the items of a dataset with --embeddings.
+    predictions with --predictions and --ground-truth, or the items of a dataset with --embeddings
+    or --run.
 
     Raises:
         UsageError: If --radius or --tile-deg is out of range, options of one form are missing, or
@@ -236,23 +253,26 @@ def geolocalization(
         raise UsageError("--radius and --tile-deg must be greater than 0 and at most 180 degrees")
     columns = positions.columns()
     if _is_dataset_form(
-        embeddings,
+        {"--embeddings": embeddings, "--run": run},
         {"--predictions": predictions, "--ground-truth": ground_truth},
         {"--data": data, "--name": name, "--results": results, "--templates": templates,
          "--image-weight": image_weight, "--examples": examples, "--force": force or None},
+        of_queries=("--templates", "--image-weight", "--examples"),
     ):  # fmt: skip
         from marsretrieval.tasks import Geolocalization
         from marsretrieval.tasks.ablation import Ablation
 
         if tile_deg != 0.2:
             raise UsageError(
-                "--tile-deg does not apply to --embeddings", remedy="Leave one of them out."
+                "--tile-deg does not apply to --embeddings and --run",
+                remedy="Leave one of them out.",
             )
         _score_dataset(
             Geolocalization(columns=columns, covered_only=covered_only),
             Ablation(templates=templates, image_weight=image_weight, examples=examples,
                      radius=radius, depth=max_k),
-            embeddings, data, name, results, force=force, seed=seed, resamples=resamples, json=json,
+            (embeddings, run), data, name, results, force=force, seed=seed, resamples=resamples,
+            json=json,
         )  # fmt: skip
         return
     assert predictions is not None and ground_truth is not None
@@ -301,34 +321,49 @@ def geolocalization(
 
 
 def _is_dataset_form(
-    embeddings: Path | None, arrays: Mapping[str, Any], dataset: Mapping[str, Any]
+    files: Mapping[str, Path | None],
+    arrays: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    *,
+    of_queries: Sequence[str] = (),
 ) -> bool:
-    """Return whether --embeddings is given; raise UsageError if options of two forms are mixed."""
-    if embeddings is None:
+    """Return whether --embeddings or --run is given; raise UsageError if two forms are mixed.
+
+    `of_queries` are options that say how query vectors are made, which a ranking does not have.
+    """
+    given = [option for option, file in files.items() if file is not None]
+    if not given:
         extra = [option for option, value in dataset.items() if value is not None]
         missing = [option for option, value in arrays.items() if value is None]
         if extra:
-            raise UsageError(f"{', '.join(extra)}: requires --embeddings FILE")
+            raise UsageError(f"{', '.join(extra)}: requires --embeddings FILE or --run FILE")
         if missing:
             raise UsageError(
                 f"missing option {missing[0]}",
-                remedy=f"Give {', '.join(arrays)}; or --embeddings FILE and --name NAME.",
+                remedy=f"Give {', '.join(arrays)}; or --name NAME and --embeddings FILE or "
+                "--run FILE.",
             )
         return False
     extra = [option for option, value in arrays.items() if value is not None]
-    if extra:
+    if extra or len(given) > 1:
         raise UsageError(
-            f"{', '.join(extra)}: not with --embeddings", remedy="Give one of the two."
+            f"{', '.join(extra or given[1:])}: not with {given[0]}", remedy="Give one of the two."
         )
     if dataset["--name"] is None:
-        raise UsageError("--embeddings requires --name NAME")
+        raise UsageError(f"{given[0]} requires --name NAME")
+    unused = [option for option in of_queries if dataset[option] is not None]
+    if given == ["--run"] and unused:
+        raise UsageError(
+            f"{', '.join(unused)}: not with --run, whose queries are already ranked",
+            remedy="Leave one of them out.",
+        )
     return True
 
 
 def _score_dataset(
     task: str | Task,
     ablation: Ablation,
-    embeddings: Path | None,
+    files: tuple[Path | None, Path | None],
     data: Path | None,
     name: str | None,
     results: Path | None,
@@ -338,18 +373,20 @@ def _score_dataset(
     resamples: int,
     json: Path | None,
 ) -> None:
-    """Score embeddings of a dataset's items, and print the result's table or write its JSON."""
-    from marsretrieval.evaluation.external import score_embeddings
+    """Score embeddings or a run of a dataset's items, and print the table or write the JSON."""
+    from marsretrieval.evaluation.external import score_embeddings, score_run
     from marsretrieval.report.render import print_tables
     from marsretrieval.report.tables import model_tables
     from marsretrieval.tasks import Settings, find_task
 
-    assert embeddings is not None and name is not None
+    embeddings, run = files
+    score, file = (score_embeddings, embeddings) if run is None else (score_run, run)
+    assert file is not None and name is not None
     (configured,) = ablation.apply([find_task(task) if isinstance(task, str) else task])
     with show_progress(quiet=str(json) == "-") as progress:
-        path, result = score_embeddings(
+        path, result = score(
             configured,
-            embeddings,
+            file,
             data=data or Path("data"),
             name=name,
             results=results or Path("results"),

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,14 @@ from marsretrieval.datasets.tables import list_some
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
 from marsretrieval.text import pluralize
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 KINDS = ("image", "text", "prompt", "example")
 _UNIT_TOLERANCE = 1e-3
 _NAMED = 3  # ids named in a message
+_BLOCK = 65_536  # rows converted at a time, to bound memory
+_READ = 8192  # rows read at a time
 _REMEDY = (
     "Use a .parquet file with the columns id, kind and vector, or a .npz or .safetensors file with "
     "an array per kind (image, text, prompt, example) and its ids (image_ids, ...)."
@@ -140,9 +145,9 @@ def read_embeddings(path: str | Path) -> EmbeddingFile:
     sets: dict[str, VectorSet] = {}
     notes: list[str] = []
     for kind, (ids, vectors) in arrays.items():
-        sets[kind] = VectorSet(ids, _unit_rows(path, kind, vectors, notes))
         if ids is not None and len(ids) != len(vectors):
             raise DataError(f"{path}: {len(ids):,} ids for {len(vectors):,} rows of kind '{kind}'")
+        sets[kind] = VectorSet(ids, _unit_rows(path, kind, ids, vectors, notes))
         if ids is None:
             notes.append(f"{path}: rows of kind '{kind}' without ids: in the order of data items")
     dimensions = {kind: vectors.vectors.shape[1] for kind, vectors in sets.items()}
@@ -156,24 +161,40 @@ _Arrays = dict[str, tuple[tuple[str, ...] | None, npt.NDArray[Any]]]
 
 
 def _unit_rows(
-    path: Path, kind: str, vectors: npt.NDArray[Any], notes: list[str]
+    path: Path,
+    kind: str,
+    ids: tuple[str, ...] | None,
+    vectors: npt.NDArray[Any],
+    notes: list[str],
 ) -> npt.NDArray[np.float32]:
     if vectors.ndim != 2 or not vectors.size or not np.issubdtype(vectors.dtype, np.floating):
         raise DataError(
             f"{path}: {kind}: an array of shape {vectors.shape} and type {vectors.dtype}",
             remedy="Vectors are floating-point numbers of shape (n, dim).",
         )
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
-    if bad.size:
+    # Blocks, in place if possible: a copy of the embeddings of a planet takes gigabytes.
+    in_place = vectors.dtype == np.float32 and vectors.flags.writeable
+    unit = vectors if in_place else np.empty(vectors.shape, np.float32)
+    bad: list[int] = []
+    scaled = 0
+    for start in range(0, len(vectors), _BLOCK):
+        block = vectors[start : start + _BLOCK].astype(np.float64)
+        norms = np.linalg.norm(block, axis=1)
+        invalid = ~np.isfinite(norms) | (norms == 0)
+        bad += (start + np.flatnonzero(invalid)).tolist()
+        scaled += int((np.abs(norms - 1) > _UNIT_TOLERANCE).sum())
+        unit[start : start + len(block)] = block / np.where(invalid, 1, norms)[:, None]
+    if bad:
+        names = [f"row {row}" if ids is None else ids[row] for row in bad[:_NAMED]]
+        more = f" and {len(bad) - _NAMED:,} more" if len(bad) > _NAMED else ""
         raise DataError(
-            f"{path}: {kind}: {pluralize(int(bad.size), 'row')} not finite or zero (first: row "
-            f"{bad[0]})"
+            f"{path}: {kind}: {pluralize(len(bad), 'row')} not finite or zero "
+            f"({', '.join(names)}{more})",
+            remedy="Embed these items again.",
         )
-    scaled = int((np.abs(norms - 1) > _UNIT_TOLERANCE).sum())
     if scaled:
         notes.append(f"{path}: {pluralize(scaled, 'row')} of kind '{kind}' scaled to unit length")
-    return np.asarray(vectors / norms[:, None], dtype=np.float32)
+    return unit
 
 
 def _kind_of(path: Path, name: str) -> str:
@@ -257,16 +278,54 @@ def _read_parquet(path: Path) -> _Arrays:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        file = pq.ParquetFile(path, buffer_size=2**20)
+        names = file.schema_arrow.names
+        column = next((name for name in ("vector", "embedding") if name in names), None)
+        if column is None:
+            raise DataError(
+                f"{path}: no column 'vector' (columns: {', '.join(names)})", remedy=_REMEDY
+            )
+        chosen = [name for name in ("id", "kind", column) if name in names]
+        rows: dict[str, list[int]] = {}
+        ids: list[Any] = []
+        vectors: npt.NDArray[Any] | None = None
+        start = 0
+        for batch in file.iter_batches(_READ, columns=chosen, use_threads=False):
+            block = _list_column(path, column, batch.column(column))
+            if vectors is None:
+                vectors = np.empty((file.metadata.num_rows, block.shape[1]), block.dtype)
+            if block.shape[1] != vectors.shape[1]:
+                dims = ", ".join(map(str, sorted({block.shape[1], vectors.shape[1]})))
+                raise DataError(
+                    f"{path}: vectors of different lengths ({dims})",
+                    remedy="All vectors have one dimension.",
+                )
+            vectors[start : start + len(block)] = block
+            kinds = batch.column("kind").to_pylist() if "kind" in names else ["image"] * len(block)
+            for row, name in enumerate(kinds, start):
+                rows.setdefault(name, []).append(row)
+            if "id" in names:
+                ids += batch.column("id").to_pylist()
+            start += len(block)
     except (OSError, pa.ArrowInvalid) as error:
         raise DataError(f"{path}: not readable as Parquet ({error})", remedy=_REMEDY) from error
-    names = table.column_names
-    column = next((name for name in ("vector", "embedding") if name in names), None)
-    if column is None:
-        raise DataError(f"{path}: no column 'vector' (columns: {', '.join(names)})", remedy=_REMEDY)
-    lists = table.column(column).combine_chunks()
-    if isinstance(lists, pa.ChunkedArray):
-        lists = lists.chunk(0) if lists.num_chunks else pa.array([], lists.type)
+    if "id" in names and not all(isinstance(key, str) for key in ids):
+        raise DataError(f"{path}: column 'id' is not text", remedy="Write ids as text.")
+    arrays: _Arrays = {}
+    for name, of_kind in rows.items():
+        assert vectors is not None
+        # Rows of one kind that follow each other are a view, not a copy.
+        contiguous = of_kind[-1] - of_kind[0] + 1 == len(of_kind)
+        index: Any = slice(of_kind[0], of_kind[-1] + 1) if contiguous else of_kind
+        keys = tuple(ids[row] for row in of_kind) if "id" in names else None
+        arrays[_kind_of(path, str(name))] = (keys, vectors[index])
+    return arrays
+
+
+def _list_column(path: Path, column: str, lists: pa.Array) -> npt.NDArray[Any]:
+    """Convert a column of lists to an array of shape (n, dim)."""
+    import pyarrow as pa
+
     is_list = pa.types.is_list(lists.type) or pa.types.is_large_list(lists.type)
     if not (is_list or pa.types.is_fixed_size_list(lists.type)) or lists.null_count:
         raise DataError(
@@ -281,15 +340,5 @@ def _read_parquet(path: Path) -> _Arrays:
     flat = lists.flatten()
     if flat.null_count or not pa.types.is_floating(flat.type):
         raise DataError(f"{path}: column '{column}' holds {flat.type} or empty values")
-    vectors = flat.to_numpy(zero_copy_only=False).reshape(len(lists), lengths.pop())
-    kinds = table.column("kind").to_pylist() if "kind" in names else ["image"] * len(vectors)
-    ids = table.column("id").to_pylist() if "id" in names else None
-    if ids is not None and not all(isinstance(key, str) for key in ids):
-        raise DataError(f"{path}: column 'id' is not text", remedy="Write ids as text.")
-    arrays: _Arrays = {}
-    for name in dict.fromkeys(kinds):
-        rows = np.flatnonzero(np.array([kind == name for kind in kinds]))
-        kind = _kind_of(path, str(name))
-        chosen = None if ids is None else tuple(ids[row] for row in rows)
-        arrays[kind] = (chosen, vectors[rows])
-    return arrays
+    values: npt.NDArray[Any] = flat.to_numpy(zero_copy_only=False)
+    return values.reshape(len(lists), lengths.pop())

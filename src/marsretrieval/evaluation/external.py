@@ -1,4 +1,4 @@
-"""Score embeddings that were computed elsewhere, as `run` scores those of a model."""
+"""Score embeddings and rankings that were computed elsewhere, as `run` scores those of a model."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL.Image import Image
 
 from marsretrieval.datasets.base import Record, Skipped
 from marsretrieval.datasets.embedding_files import EmbeddingFile, read_embeddings
+from marsretrieval.datasets.run_files import read_run
 from marsretrieval.embeddings.manifest import Entry
 from marsretrieval.embeddings.pipeline import decode_records
 from marsretrieval.embeddings.plan import create_or_validate, plan_shards
@@ -36,9 +37,14 @@ from marsretrieval.results import (
 from marsretrieval.system import usable_cpus
 from marsretrieval.tasks import Settings, Task, TaskData
 from marsretrieval.tasks.ablation import task_options
+from marsretrieval.tasks.base import Outcome
 from marsretrieval.tasks.geolocalization import Geolocalization
 from marsretrieval.tasks.items import EmbeddingItem, list_items
+from marsretrieval.tasks.rankings import evaluate_run, query_ids
 from marsretrieval.tasks.thumbnails import make_thumbnails
+
+# From the ids of the listed, readable and unreadable images to the vectors of images.
+_Match = Callable[[list[str], set[str], list[str]], Mapping[str, Any]]
 
 _BATCH = 64
 _SAME = 1e-3  # largest difference of two vectors of one text
@@ -51,37 +57,42 @@ class StoredEncoder:
     Attributes:
         id: Name of the model.
         dimension: Vector dimension.
-        fingerprint: Name of the model, and name and hash of the file of vectors.
+        fingerprint: Name of the model, and kind, name and hash of the file.
     """
 
     def __init__(
         self,
         name: str,
-        file: EmbeddingFile,
-        texts: Mapping[str, Vectors],
-        examples: Mapping[str, Vectors],
+        path: Path,
+        *,
+        kind: Literal["embeddings", "run"],
+        dimension: int,
+        texts: Mapping[str, Vectors] | None = None,
+        examples: Mapping[str, Vectors] | None = None,
     ) -> None:
         """Create an encoder.
 
         Args:
             name: Name of the model.
-            file: The file of vectors.
+            path: The file of vectors or rankings.
+            kind: "embeddings" or "run".
+            dimension: Vector dimension.
             texts: Text to vector.
             examples: Id of an example image ("LANDFORM/ID") to vector.
         """
         self.id = name
-        self.dimension = file.dimension
+        self.dimension = dimension
         self.fingerprint: dict[str, Any] = {
             "id": name,
             "computed_elsewhere": True,
             "source": {
-                "kind": "embeddings",
-                "name": file.path.name,
-                "sha256": sha256_file(file.path),
+                "kind": kind,
+                "name": path.name,
+                "sha256": sha256_file(path),
             },
         }
-        self._texts = texts
-        self._examples = examples
+        self._texts = texts or {}
+        self._examples = examples or {}
 
     @property
     def modalities(self) -> frozenset[Modality]:
@@ -193,7 +204,6 @@ def score_embeddings(
         OutputError: If the result cannot be written.
     """
     check_name(name)
-    settings = replace(settings or Settings(), options=task_options(task))
     task_data = task.open(Path(data))
     file = read_embeddings(embeddings)
     for note in (*task_data.notes, *file.notes):
@@ -201,13 +211,105 @@ def score_embeddings(
     task_data, items = _drop_missing_examples(task, task_data, file, say)
     encoder = _make_encoder(task, task_data, file, items, name)
     require_used_options(task, task_data, encoder.modalities, name)
-    folder = Path(results) / name
-    source = encoder.fingerprint["source"]
+
+    def match(listed: list[str], readable: set[str], unreadable: list[str]) -> Mapping[str, Any]:
+        vectors_of = file.sets.get("image")
+        if vectors_of is not None and vectors_of.ids is None:
+            return file.match("image", listed)
+        return file.match(
+            "image",
+            [key for key in listed if key in readable],
+            optional=[*unreadable, *(readable - set(listed))],
+        )
+
+    def evaluate(store: EmbeddingStore, scratch: Path, settings: Settings) -> Outcome:
+        return task.evaluate(task_data, encoder, store, scratch, settings, progress)
+
+    return _score(
+        task, task_data, encoder, items, match, evaluate, results=Path(results),
+        settings=settings, force=force, notes=file.notes, progress=progress, say=say,
+    )  # fmt: skip
+
+
+def score_run(
+    task: Task,
+    run: str | Path,
+    *,
+    data: str | Path,
+    name: str,
+    results: str | Path,
+    settings: Settings | None = None,
+    force: bool = False,
+    progress: Progress = NO_PROGRESS,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[Path, RunResult]:
+    """Score rankings that were computed elsewhere, and write a result as `run` does.
+
+    Args:
+        task: A built-in task.
+        run: TREC run file, see `read_run`; the queries are those of `query_ids`, the items those
+            of `list_items`.
+        data: Folder of datasets, or one dataset.
+        name: Name of the model in tables and folders.
+        results: Folder of results.
+        settings: Settings of the evaluation; default: those of `run`.
+        force: Score again what is done.
+        progress: Receives the progress.
+        say: Receives notes.
+
+    Returns:
+        Path of the result, and the result, which is marked as a ranking computed elsewhere.
+
+    Raises:
+        DataError: If the file is invalid, ids are missing or unknown, or the data cannot be scored.
+        UsageError: If the name is invalid.
+        OutputError: If the result cannot be written.
+    """
+    check_name(name)
+    task_data = task.open(Path(data))
+    for note in task_data.notes:
+        say(note)
+    rankings = read_run(run)
+    rankings.require_queries([], optional=query_ids(task, task_data))
+    # The store holds ids, contents and positions; its vectors are not used.
+    encoder = StoredEncoder(name, rankings.path, kind="run", dimension=1)
+
+    def match(listed: list[str], readable: set[str], unreadable: list[str]) -> Mapping[str, Any]:
+        return dict.fromkeys((key for key in listed if key in readable), np.ones(1, np.float32))
+
+    def evaluate(store: EmbeddingStore, scratch: Path, settings: Settings) -> Outcome:
+        return evaluate_run(task, task_data, rankings, store, settings, progress)
+
+    return _score(
+        task, task_data, encoder, list_items(task, task_data), match, evaluate,
+        results=Path(results), settings=settings, force=force, notes=(), progress=progress, say=say,
+    )  # fmt: skip
+
+
+def _score(
+    task: Task,
+    task_data: TaskData,
+    encoder: StoredEncoder,
+    items: Sequence[EmbeddingItem],
+    match: _Match,
+    evaluate: Callable[[EmbeddingStore, Path, Settings], Outcome],
+    *,
+    results: Path,
+    settings: Settings | None,
+    force: bool,
+    notes: Sequence[str],
+    progress: Progress,
+    say: Callable[[str], None],
+) -> tuple[Path, RunResult]:
+    """Build a store of the images, evaluate, and write the result, unless it exists."""
+    name, source = encoder.id, encoder.fingerprint["source"]
+    settings = replace(settings or Settings(), options=task_options(task))
+    folder = results / name
     job = Job(
         ModelSpec.unregistered(name, name=name, family=_FAMILY, loader="computed:elsewhere"),
         LoadOptions(), task, task_data, settings, folder, store=Path(), own_store=True,
         status="to do", result_path=folder / f"{task.name}.json",
-        identity={"embeddings_sha256": source["sha256"]},
+        identity={f"{source['kind']}_sha256": source["sha256"]},
     )  # fmt: skip
     for path, earlier in results_of_task(folder, task.name):
         if earlier.model.get("id") != name or not earlier.computed_elsewhere:
@@ -221,13 +323,15 @@ def score_embeddings(
     check_output(job.result_path)
     make_folder(folder)
     with tempfile.TemporaryDirectory(prefix=".scoring-", dir=folder) as scratch:
-        store = _build_store(task, task_data, file, items, encoder, Path(scratch), progress)
-        outcome = task.evaluate(task_data, encoder, store, Path(scratch), settings, progress)
-        thumbnails, notes = make_thumbnails(outcome, task_data, store, progress)
-        outcome = replace(outcome, notes=[*file.notes, *outcome.notes, *notes])
-        for note in outcome.notes[len(file.notes) :]:
+        store = _build_store(task, task_data, match, items, encoder, Path(scratch), progress)
+        outcome = evaluate(store, Path(scratch), settings)
+        thumbnails, warnings = make_thumbnails(outcome, task_data, store, progress)
+        outcome = replace(outcome, notes=[*notes, *outcome.notes, *warnings])
+        for note in outcome.notes[len(notes) :]:
             say(note)
         result = make_result(job, encoder, store, outcome, None)
+        if result.from_ranking:
+            result = replace(result, model={**result.model, "dimension": None})
         with locked(folder):
             path = choose_path(folder, ResultKey.from_result(result))
             move_earlier(path, job.request, say)
@@ -278,7 +382,9 @@ def _make_encoder(
     examples: dict[str, Vectors] = {}
     if "example" in listed:
         examples = file.match("example", [item.id for item in items if item.kind == "example"])
-    encoder = StoredEncoder(name, file, texts, examples)
+    encoder = StoredEncoder(
+        name, file.path, kind="embeddings", dimension=file.dimension, texts=texts, examples=examples
+    )
     missing = task.missing_modality(data, encoder.modalities)
     if missing is not None:
         kind = "text" if "text" in listed else "prompt"
@@ -292,7 +398,7 @@ def _make_encoder(
 def _build_store(
     task: Task,
     data: TaskData,
-    file: EmbeddingFile,
+    match: _Match,
     items: Sequence[EmbeddingItem],
     encoder: StoredEncoder,
     scratch: Path,
@@ -322,15 +428,7 @@ def _build_store(
             decoded.append((shard, rows, skipped))
     readable = {row.id for _, rows, _ in decoded for row in rows}
     unreadable = [item.id for _, _, skipped in decoded for item in skipped]
-    vectors_of = file.sets.get("image")
-    if vectors_of is not None and vectors_of.ids is None:
-        vectors = file.match("image", listed)
-    else:
-        vectors = file.match(
-            "image",
-            [key for key in listed if key in readable],
-            optional=[*unreadable, *(readable - set(listed))],
-        )
+    vectors = match(listed, readable, unreadable)
     shards = [shard for shard, _, _ in decoded]
     plan = plan_shards(
         shards, scratch / "images", name=data.source.name, dataset_kind=data.source.kind,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -81,25 +81,57 @@ def evaluate(
     queries = validation.unit_rows(queries, "queries")
     validation.same_length(images=images, labels=labels, image_ids=image_ids)
     validation.same_length(queries=queries, query_names=query_names)
-    validation.unique(query_names, "query_names")
     validation.same_length(**{"dimensions of images": images.T, "dimensions of queries": queries.T})
+    return evaluate_scores(
+        cosines(queries, images), labels=labels, image_ids=image_ids, query_names=query_names,
+        seed=seed, resamples=resamples,
+    )  # fmt: skip
+
+
+def evaluate_scores(
+    scores: Iterable[npt.NDArray[np.float64]],
+    *,
+    labels: Sequence[str],
+    image_ids: Sequence[str],
+    query_names: Sequence[str],
+    seed: int = 0,
+    resamples: int = 1000,
+) -> Evaluation:
+    """Compute the metrics of `evaluate` from the scores of all images for each query.
+
+    Args:
+        scores: c rows of n scores; higher is better.
+        labels: n class names.
+        image_ids: n ids.
+        query_names: c distinct class names.
+        seed: Seed of the bootstrap.
+        resamples: Number of resamples.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        DataError: If the input is invalid, or no query has a relevant image.
+    """
+    validation.unique(query_names, "query_names")
+    validation.same_length(labels=labels, image_ids=image_ids)
     classes = np.asarray(labels)
     tie_order = id_order(list(image_ids))
-    rows = np.arange(len(images))
+    rows = np.arange(len(classes))
     published: dict[str, _Metrics] = {}
     strict: dict[str, _Metrics] = {}
     worst: dict[str, _Metrics] = {}
     best: dict[str, _Metrics] = {}
     chance: dict[str, _Metrics] = {}
-    for name, scores in zip(query_names, cosines(queries, images), strict=True):
+    for name, values in zip(query_names, scores, strict=True):
         relevant = classes == name
         if not relevant.any():
             continue
-        published[name] = _without_additions(class_metrics(relevant[ranked(scores, rows)]))
-        strict[name] = class_metrics(relevant[ranked(scores, tie_order)])
-        worst[name] = class_metrics(relevant[ranked(scores, relevant.astype(np.int64))])
-        best[name] = class_metrics(relevant[ranked(scores, 1 - relevant.astype(np.int64))])
-        chance[name] = _expect_random(len(images), int(relevant.sum()))
+        published[name] = _without_additions(class_metrics(relevant[ranked(values, rows)]))
+        strict[name] = class_metrics(relevant[ranked(values, tie_order)])
+        worst[name] = class_metrics(relevant[ranked(values, relevant.astype(np.int64))])
+        best[name] = class_metrics(relevant[ranked(values, 1 - relevant.astype(np.int64))])
+        chance[name] = _expect_random(len(classes), int(relevant.sum()))
     if not strict:
         raise DataError(
             "no query name matches the label of an image",
@@ -107,7 +139,7 @@ def evaluate(
             f"labels: {', '.join(sorted(set(labels))[:5])}.",
         )
     per_class = {"published": published, "strict": strict, "worst": worst, "best": best}
-    return _assemble(per_class, chance, images=len(images), seed=seed, resamples=resamples)
+    return _assemble(per_class, chance, images=len(classes), seed=seed, resamples=resamples)
 
 
 def evaluate_examples(
@@ -140,10 +172,44 @@ def evaluate_examples(
     Raises:
         DataError: If the input is invalid, or no class has two images.
     """
-    images = validation.unit_rows(images, "images")
-    validation.same_length(images=images, labels=labels, image_ids=image_ids)
+    vectors = validation.unit_rows(images, "images")
+    validation.same_length(images=vectors, labels=labels, image_ids=image_ids)
+    return evaluate_example_scores(
+        lambda rows: cosines(vectors[rows], vectors), labels=labels, image_ids=image_ids,
+        query_names=query_names, seed=seed, resamples=resamples,
+    )  # fmt: skip
+
+
+def evaluate_example_scores(
+    scores_of: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float64]],
+    *,
+    labels: Sequence[str],
+    image_ids: Sequence[str],
+    query_names: Sequence[str],
+    seed: int = 0,
+    resamples: int = 1000,
+) -> Evaluation:
+    """Compute the metrics of `evaluate_examples` from the scores of all images for each image.
+
+    Args:
+        scores_of: Returns the scores of all n images for q query images, shape (q, n), given the
+            rows of the query images. The score of a query image itself is not used.
+        labels: n class names.
+        image_ids: n ids.
+        query_names: Distinct class names whose images are queries.
+        seed: Seed of the bootstrap over classes.
+        resamples: Number of resamples.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        DataError: If the input is invalid, or no class has two images.
+    """
+    validation.same_length(labels=labels, image_ids=image_ids)
     validation.unique(query_names, "query_names")
     classes = np.asarray(labels)
+    count = len(classes)
     tie_order = id_order(list(image_ids))
     chance: dict[str, _Metrics] = {}
     per_class: dict[str, dict[str, _Metrics]] = {name: {} for name in _ORDERS}
@@ -152,24 +218,24 @@ def evaluate_examples(
         if len(members) < 2:
             continue
         values: dict[str, list[_Metrics]] = {order: [] for order in _ORDERS}
-        step = max(1, _AT_ONCE // len(images))
+        step = max(1, _AT_ONCE // count)
         for start in range(0, len(members), step):
             rows = members[start : start + step]
-            for row, scores in zip(rows, cosines(images[rows], images), strict=True):
-                others = np.delete(np.arange(len(images)), row)
+            for row, scores in zip(rows, scores_of(rows), strict=True):
+                others = np.delete(np.arange(count), row)
                 rankings = _rankings(scores[others], classes[others] == name, tie_order[others])
                 for order, relevant in zip(_ORDERS, rankings, strict=True):
                     values[order].append(class_metrics(relevant))
         for order, metrics in values.items():
             means = {key: float(np.mean([image[key] for image in metrics])) for key in KEYS}
             per_class[order][name] = _without_additions(means) if order == "published" else means
-        chance[name] = _expect_random(len(images) - 1, len(members) - 1)
+        chance[name] = _expect_random(count - 1, len(members) - 1)
     if not chance:
         raise DataError(
             "no class has two images: an image has no other of its class to be found",
             remedy="Image queries need at least two images per class.",
         )
-    return _assemble(per_class, chance, images=len(images), seed=seed, resamples=resamples)
+    return _assemble(per_class, chance, images=count, seed=seed, resamples=resamples)
 
 
 def _rankings(

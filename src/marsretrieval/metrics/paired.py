@@ -49,13 +49,32 @@ def evaluate(
     validation.same_length(**{"dimensions of images": images.T, "dimensions of texts": texts.T})
     names = list(ids) if ids is not None else [f"{row:09d}" for row in range(len(images))]
     validation.same_length(pairs=images, ids=names)
-    tie_order = id_order(names)
+    return evaluate_ranks(
+        *own_ranks(images, texts, id_order(names)), ids=names, seed=seed, resamples=resamples
+    )
+
+
+def evaluate_ranks(
+    i2t: Ranks, t2i: Ranks, *, ids: Sequence[str], seed: int = 0, resamples: int = 1000
+) -> Evaluation:
+    """Compute the metrics of `evaluate` from the ranks of the correct answers.
+
+    Args:
+        i2t: Ranks of the texts for n images.
+        t2i: Ranks of the images for n texts.
+        ids: n ids.
+        seed: Seed of the bootstrap.
+        resamples: Number of resamples.
+
+    Returns:
+        The evaluation.
+    """
+    names = list(ids)
     published: dict[str, npt.NDArray[np.float64]] = {}
     strict: dict[str, npt.NDArray[np.float64]] = {}
     tie_columns: dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
     per_query: dict[str, npt.NDArray[np.generic] | list[str]] = {"id": names}
-    directions = own_ranks(images, texts, tie_order)
-    for direction, ranks in zip(("i2t", "t2i"), directions, strict=True):
+    for direction, ranks in (("i2t", i2t), ("t2i", t2i)):
         published |= _without_additions(_columns(direction, ranks.by_row))
         strict |= _columns(direction, ranks.stated)
         tie_columns |= _tie_columns(direction, ranks)
@@ -64,10 +83,10 @@ def evaluate(
         protocol: _intervals(columns, seed, resamples)
         for protocol, columns in (("published", published), ("strict", strict))
     }
-    chance = expect_random(len(images))
+    chance = expect_random(len(names))
     return Evaluation(
         task="paired-image-text",
-        n={"pairs": len(images)},
+        n={"pairs": len(names)},
         published=_metrics(published),
         strict=_metrics(strict),
         intervals=intervals,
@@ -77,7 +96,7 @@ def evaluate(
         },
         per_query=per_query,
         chance={"published": _without_additions(chance), "strict": chance},
-        interval_basis=basis_of(intervals, "pairs", len(images)),
+        interval_basis=basis_of(intervals, "pairs", len(names)),
     )
 
 

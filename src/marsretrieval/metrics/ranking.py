@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,6 +102,26 @@ def own_ranks(
         item, query = np.nonzero(scores == own_scores)
         backward.add_ties(query, item + start, tie_order)
     return forward.ranks(), backward.ranks()
+
+
+def own_ranks_of_scores(
+    scores: Iterable[npt.NDArray[np.floating]], tie_order: npt.NDArray[np.int64]
+) -> Ranks:
+    """Rank item i for query i among all items, from given scores.
+
+    Args:
+        scores: n rows of n scores; row i holds the scores of all items for query i.
+        tie_order: Order of ties, shape (n,); see `id_order`.
+
+    Returns:
+        Ranks of the own items.
+    """
+    counter = _RankCounter(len(tie_order))
+    for query, row in enumerate(scores):
+        counter.better[query] = int((row > row[query]).sum())
+        items = np.flatnonzero(row == row[query])
+        counter.add_ties(np.full(len(items), query), items, tie_order)
+    return counter.ranks()
 
 
 class _RankCounter:

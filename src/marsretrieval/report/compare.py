@@ -33,7 +33,8 @@ from marsretrieval.report.matching import (
 )
 from marsretrieval.report.result_files import ResultFile
 from marsretrieval.results import MEAN, PROTOCOLS
-from marsretrieval.tasks.geolocalization import MAX_K, RADIUS_DEG
+from marsretrieval.tasks.geolocalization import RADIUS_DEG
+from marsretrieval.tasks.tile_rankings import MAX_K
 
 Floats = npt.NDArray[np.float64]
 Columns = dict[str, Floats]

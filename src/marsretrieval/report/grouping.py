@@ -217,7 +217,9 @@ def labels(results: Sequence[RunResult]) -> list[str]:
 
 
 def _name_with_options(result: RunResult) -> str:
-    elsewhere = "computed elsewhere" if result.computed_elsewhere else ""
+    elsewhere = ""
+    if result.computed_elsewhere:
+        elsewhere = f"{'ranking ' if result.from_ranking else ''}computed elsewhere"
     note = ", ".join(filter(None, (elsewhere, result.system_note)))
     return f"{name_of(result)} [{note}]" if note else name_of(result)
 

@@ -22,8 +22,9 @@ from marsretrieval.report.columns import look_up
 from marsretrieval.report.matching import points_of, read_rankings, require_columns
 from marsretrieval.report.result_files import ResultFile, read_whole
 from marsretrieval.results import MEAN, Evaluation
-from marsretrieval.tasks.geolocalization import MAX_K, RADIUS_DEG
+from marsretrieval.tasks.geolocalization import RADIUS_DEG
 from marsretrieval.tasks.landform_means import mean_over_landforms
+from marsretrieval.tasks.tile_rankings import MAX_K
 
 _TOLERANCE = 1e-9  # between a stored and a recomputed value
 _SHA256 = re.compile(r"[0-9a-f]{64}")

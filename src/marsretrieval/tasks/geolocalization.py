@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval import geo
 from marsretrieval.datasets.base import ImageSource, Record, Skipped, UnusedFile
 from marsretrieval.datasets.ground_truth import (
     Points,
@@ -26,10 +25,8 @@ from marsretrieval.embeddings.batches import embed_images, embed_texts
 from marsretrieval.embeddings.store import EmbeddingStore
 from marsretrieval.errors import DataError, ImageError, UsageError
 from marsretrieval.io import sha256_json
-from marsretrieval.metrics import geolocalization
 from marsretrieval.metrics.bootstrap import seed_of
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.results import Evaluation
 from marsretrieval.search.query import (
     MIX,
     TEMPLATES,
@@ -41,7 +38,6 @@ from marsretrieval.search.query import (
 )
 from marsretrieval.search.topk import exact_topk
 from marsretrieval.tasks.base import (
-    Hits,
     Outcome,
     Settings,
     TaskData,
@@ -51,12 +47,13 @@ from marsretrieval.tasks.base import (
 )
 from marsretrieval.tasks.landform_means import mean_over_landforms
 from marsretrieval.tasks.limit import first_items, limited_data
+from marsretrieval.tasks.tile_rankings import MAX_K, best_tiles, score_rankings
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.encoders.base import Encoder, Modality, Vectors
 
-MAX_K = 20_000  # depth of the published evaluation
+
 RADIUS_DEG = 0.5
 _MAX_DEPTH = 2**31 - 2
 
@@ -308,7 +305,7 @@ class Geolocalization:
             annotations, dropped = _within_coverage(annotations, tiles, data.folder, self.radius)
             limit["dropped_queries"] = len(dropped)
         covered_only = self.covered_only or bool(limit)
-        catalogues, notes, details = self._covered(annotations.points, tiles, covered_only)
+        catalogues, notes, details = self.select_points(annotations.points, tiles, covered_only)
         if limit and dropped:
             notes.append(
                 f"{pluralize(len(dropped), 'landform')} without a point within the limited tiles "
@@ -327,42 +324,15 @@ class Geolocalization:
         ranking = exact_topk(images, query_vectors, self.depth + 1, index="use", progress=progress)
         searched = time.perf_counter()
 
-        groups: dict[str, Evaluation] = {}
-        hits = Hits()
-        chance = self._expect_random(images, tiles, {name: catalogues[name] for name, _ in queries})
+        rankings = (
+            (key, *best_tiles(images, vector, *ranking.hits(row), depth=self.depth))
+            for row, (key, vector) in enumerate(queries.items())
+        )
         with progress.start("score", len(queries), "queries") as bar:
-            for number, (landform, mode) in enumerate(queries):
-                scores, rows = best_tiles(
-                    images, query_vectors[number], *ranking.hits(number), depth=self.depth
-                )
-                points = catalogues[landform]
-                group = f"{landform}/{mode}"
-                tile_block = images.take(rows)
-                groups[group] = geolocalization.evaluate(
-                    scores,
-                    ids=tile_block.ids,
-                    published_lonlat=published_positions(
-                        tile_block.ids, tile_block.lon, tile_block.lat
-                    ),
-                    centre_lonlat=np.column_stack([tile_block.lon, tile_block.lat]),
-                    truth_lonlat=np.column_stack([points.lon, points.lat]),
-                    all_centre_lonlat=tiles,
-                    radius_deg=self.radius,
-                    max_k=self.depth,
-                    seed=seed_of(settings.seed, landform),
-                    resamples=settings.resamples,
-                    chance=chance[landform],
-                )
-                relevant = geo.near_any(
-                    tile_block.lon, tile_block.lat, points.lon, points.lat, self.radius
-                )
-                for row in range(min(len(rows), self.depth)):
-                    hits.append(
-                        group, landform, row + 1, tile_block.ids[row], float(scores[row]),
-                        relevant=bool(relevant[row]),
-                        lon=float(tile_block.lon[row]), lat=float(tile_block.lat[row]),
-                    )  # fmt: skip
-                bar.advance()
+            groups, hits = score_rankings(
+                images, tiles, list(queries), rankings, catalogues, settings,
+                radius=self.radius, depth=self.depth, on_query=bar.advance,
+            )  # fmt: skip
         return Outcome(
             groups=groups | mean_over_landforms(groups),
             n={
@@ -387,10 +357,22 @@ class Geolocalization:
             examples=annotations.examples,
         )
 
-    def _covered(
+    def select_points(
         self, catalogues: Mapping[str, Points], tiles: npt.NDArray[np.float64], covered_only: bool
     ) -> tuple[dict[str, Points], list[str], dict[str, Any]]:
-        """Select the points that count, with notes and details about their coverage."""
+        """Select the points that count.
+
+        Args:
+            catalogues: Landform to its points.
+            tiles: Centres of all tiles, degrees, shape (n, 2).
+            covered_only: Count only points within the tiles' coverage.
+
+        Returns:
+            Landform to the points that count, and notes and details about their coverage.
+
+        Raises:
+            DataError: If a landform has no point within the coverage (`covered_only`).
+        """
         coverage = TileCoverage(tiles, self.radius)
         counted: dict[str, Points] = {}
         notes: list[str] = []
@@ -411,27 +393,6 @@ class Geolocalization:
                 )
             counted[landform] = points.take(near) if covered_only else points
         return counted, notes, details
-
-    def _expect_random(
-        self,
-        images: EmbeddingStore,
-        centres: npt.NDArray[np.float64],
-        points: Mapping[str, Points],
-    ) -> dict[str, dict[str, dict[str, Any]]]:
-        """Expected metrics of a random ranking of all tiles, per landform."""
-        corners = np.concatenate(
-            [published_positions(block.ids, block.lon, block.lat) for block in images.blocks()]
-        )
-        return {
-            name: geolocalization.expect_random(
-                corners,
-                centres,
-                np.column_stack([catalogue.lon, catalogue.lat]),
-                radius_deg=self.radius,
-                max_k=self.depth,
-            )
-            for name, catalogue in points.items()
-        }
 
     def _make_queries(
         self, encoder: Encoder, annotations: _Annotations, seed: int
@@ -500,34 +461,6 @@ def _cut_prompts(
     return count_cut(encoder, prompts, role="query")
 
 
-def best_tiles(
-    images: EmbeddingStore,
-    query: Vectors,
-    scores: Vectors,
-    rows: npt.NDArray[np.int64],
-    *,
-    depth: int = MAX_K,
-) -> tuple[Vectors, npt.NDArray[np.int64]]:
-    """Return the best `depth` tiles and all tiles that tie with the last of them.
-
-    The metric selects among the ties and reports their effect.
-
-    Args:
-        images: Store of the tile embeddings.
-        query: Query vector, shape (dim,).
-        scores: Scores of the best `depth` + 1 tiles, descending.
-        rows: Their rows in the store.
-        depth: Number of tiles to return; the scores are of one tile more.
-
-    Returns:
-        Scores and rows.
-    """
-    if len(rows) <= depth or scores[depth] < scores[depth - 1]:
-        return scores[:depth], rows[:depth]
-    least = float(scores[depth - 1])
-    return exact_topk(images, query, None, min_score=least, index="use").hits(0)
-
-
 def _example_vectors(
     encoder: Encoder, landform: str, source: ImageSource, skipped: list[Skipped]
 ) -> Vectors | None:
@@ -545,23 +478,3 @@ def _example_vectors(
             else:
                 skipped.append(item)
     return embed_images(encoder, pictures) if pictures else None
-
-
-def published_positions(ids: Sequence[str], lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """Return positions as the published code reads them: the south-west corner in a tile's name.
-
-    If the name is not that of a tile, the stored position is used.
-
-    Args:
-        ids: n tile ids.
-        lon: Longitudes of the centres, degrees, shape (n,).
-        lat: Latitudes of the centres, degrees, shape (n,).
-
-    Returns:
-        float64 array of shape (n, 2).
-    """
-    corners = [
-        geo.tile_corner(name) or centre
-        for name, centre in zip(ids, zip(lon, lat, strict=True), strict=True)
-    ]
-    return np.array(corners, dtype=np.float64).reshape(-1, 2)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Literal
+from itertools import islice
+from pathlib import Path
+from typing import Literal
 
 from marsretrieval.datasets.base import ImageSource, Record
 from marsretrieval.errors import UsageError
@@ -14,8 +16,7 @@ from marsretrieval.tasks.geolocalization import Geolocalization
 from marsretrieval.tasks.landform import LandformRetrieval
 from marsretrieval.tasks.paired_image_text import PairedImageText
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+_BATCH = 65_536  # rows written at a time, to bound memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +56,42 @@ def list_items(task: Task, data: TaskData) -> list[EmbeddingItem]:
     Raises:
         UsageError: If the task is not built in.
     """
+    return list(iter_items(task, data))
+
+
+def iter_items(task: Task, data: TaskData) -> Iterator[EmbeddingItem]:
+    """Iterate over the items of `list_items` without holding all of them in memory.
+
+    Args:
+        task: A built-in task.
+        data: Its data, with images.
+
+    Yields:
+        The items.
+
+    Raises:
+        UsageError: If the task is not built in.
+    """
     assert data.source is not None
     if isinstance(task, PairedImageText):
         captions: dict[str, str] = data.annotations
-        return [
-            *_images(data.source, texts=captions),
-            *(EmbeddingItem("text", key, text=text) for key, text in captions.items()),
-        ]
-    if isinstance(task, LandformRetrieval):
-        return [*_images(data.source, labels=data.annotations), *_landform_prompts(task, data)]
-    if isinstance(task, Geolocalization):
-        return [
-            *_images(data.source),
-            *(
-                EmbeddingItem("prompt", f"{name}#{number}", text=text, label=name)
-                for name in data.annotations.points
-                for number, text in enumerate(geolocalization_prompts(name, task.templates), 1)
-            ),
-            *(
-                EmbeddingItem("example", f"{name}/{item.id}", item.source, label=name)
-                for name, source in data.annotations.examples.items()
-                if name in data.annotations.points
-                for item in _images(source)
-            ),
-        ]
-    raise UsageError(f"task {task.name} is not built in", remedy="Embed its data with run.")
+        yield from _images(data.source, texts=captions)
+        for key, text in captions.items():
+            yield EmbeddingItem("text", key, text=text)
+    elif isinstance(task, LandformRetrieval):
+        yield from _images(data.source, labels=data.annotations)
+        yield from _landform_prompts(task, data)
+    elif isinstance(task, Geolocalization):
+        yield from _images(data.source)
+        for name in data.annotations.points:
+            for number, text in enumerate(geolocalization_prompts(name, task.templates), 1):
+                yield EmbeddingItem("prompt", f"{name}#{number}", text=text, label=name)
+        for name, source in data.annotations.examples.items():
+            if name in data.annotations.points:
+                for item in _images(source):
+                    yield EmbeddingItem("example", f"{name}/{item.id}", item.source, label=name)
+    else:
+        raise UsageError(f"task {task.name} is not built in", remedy="Embed its data with run.")
 
 
 def _landform_prompts(task: LandformRetrieval, data: TaskData) -> Iterator[EmbeddingItem]:
@@ -111,23 +123,26 @@ def _images(
             )  # fmt: skip
 
 
-def items_table(items: list[EmbeddingItem]) -> pa.Table:
-    """Build the table of items.
+def write_items(items: Iterable[EmbeddingItem], path: Path, *, csv: bool) -> None:
+    """Write a table of items in batches, a column per attribute.
 
     Args:
-        items: Items of `list_items`.
-
-    Returns:
-        A column per attribute of the items, in their order.
+        items: Items of `iter_items`.
+        path: File to write.
+        csv: Write CSV; else Parquet.
     """
     import pyarrow as pa
+    import pyarrow.csv as pc
+    import pyarrow.parquet as pq
 
+    names = [column.name for column in fields(EmbeddingItem)]
     kinds = {"lon": pa.float64(), "lat": pa.float64()}
-    return pa.table(
-        {
-            column.name: pa.array(
-                [getattr(item, column.name) for item in items], kinds.get(column.name, pa.string())
-            )
-            for column in fields(EmbeddingItem)
-        }
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
+    rows = iter(items)
+    writer = (
+        pc.CSVWriter(path, schema) if csv else pq.ParquetWriter(path, schema, compression="zstd")
     )
+    with writer:
+        while batch := list(islice(rows, _BATCH)):
+            columns = [[getattr(item, name) for item in batch] for name in names]
+            writer.write_table(pa.table(columns, schema=schema))

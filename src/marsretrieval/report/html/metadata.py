@@ -19,6 +19,8 @@ from marsretrieval.tasks import Settings
 PLANET_TILES = 1_400_000  # tiles of the planet, for which the time table states the cost
 
 _EXAMPLES = 3  # items listed per reason
+_SCORE_COMMANDS = {"paired-image-text": "paired"}  # if they differ from the task's name
+_SCORE_OPTIONS = {"--queries": "--query-kind", "--depth": "--max-k"}  # of run, and of score
 
 
 _DATASETS = {
@@ -440,9 +442,12 @@ def _score_command(entry: ResultEntry, task: str, settings: str) -> str:
     source: Mapping[str, Any] = model.get("source") or {}  # type: ignore[assignment]
     name = shlex.quote(str(model["id"]))
     file = shlex.quote(str(source.get("name", "FILE")))
+    for option, of_score in _SCORE_OPTIONS.items():
+        settings = settings.replace(f" {option} ", f" {of_score} ")
+    covered_only = " --covered-only" if entry.file.result.data.get("covered_only") else ""
     return (
-        f"marsretrieval score {task} --data data --{source.get('kind', 'embeddings')} {file} "
-        f"--name {name} {settings}"
+        f"marsretrieval score {_SCORE_COMMANDS.get(task, task)} --data data "
+        f"--{source.get('kind', 'embeddings')} {file} --name {name} {settings}{covered_only}"
     )
 
 
