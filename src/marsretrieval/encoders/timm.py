@@ -11,7 +11,12 @@ from PIL import Image
 
 from marsretrieval.encoders.base import Features, LoadOptions, ModelSpec
 from marsretrieval.encoders.hub import first_file, snapshot
-from marsretrieval.encoders.torch_encoder import Inputs, choose_device, choose_dtype
+from marsretrieval.encoders.torch_encoder import (
+    Inputs,
+    TorchImageEncoder,
+    choose_device,
+    choose_dtype,
+)
 from marsretrieval.encoders.torch_imports import ensure_torchvision
 from marsretrieval.errors import MarsRetrievalError, ModelLoadError
 from marsretrieval.io import read_json

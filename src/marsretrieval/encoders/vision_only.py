@@ -9,7 +9,12 @@ import torch
 
 from marsretrieval.encoders.base import Features, LoadOptions, ModelSpec
 from marsretrieval.encoders.library_names import VISION_ONLY
-from marsretrieval.encoders.torch_encoder import Inputs, choose_device, choose_dtype
+from marsretrieval.encoders.torch_encoder import (
+    Inputs,
+    TorchImageEncoder,
+    choose_device,
+    choose_dtype,
+)
 from marsretrieval.encoders.transformers import (
     ImagePreprocess,
     find_files,
