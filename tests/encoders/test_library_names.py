@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,11 @@ def test_revision_of_a_repository() -> None:
         ("oc:ViT-L-14/openia", "Did you mean oc:ViT-L-14/openai"),
         ("timm:test_vitt", "Did you mean timm:test_vit"),
         ("oc:ViT-L-16-SigLIP2-512-gelu", "Did you mean oc:ViT-L-16-SigLIP2-512"),
+        ("oc:siglip2", "Did you mean oc:ViT-B-16-SigLIP2 "),  # not SigLIP-256
+        ("timm:efficientnet_lite", "Did you mean timm:efficientnet_lite0"),
+        ("facebook/dinov2-base", "Did you mean hf:facebook/dinov2-base"),
+        ("openai/clip-vit-large-patch14", "Did you mean hf:openai/clip-vit-large-patch14"),
+        ("ViT-L-14/openai", "Did you mean oc:ViT-L-14/openai"),
     ],
 )
 def test_unknown_name_suggests_those_of_all_sources(name: str, words: str) -> None:
@@ -104,6 +111,8 @@ def test_unknown_name_suggests_those_of_all_sources(name: str, words: str) -> No
 @pytest.mark.parametrize(
     ("name", "words"),
     [
+        ("timm:", "no name after 'timm:'"),
+        ("hff:facebook/dinov2-base", "Did you mean hf:facebook/dinov2-base"),
         ("hf:clip", "not a repository"),
         ("hf:./nowhere", "no such folder"),
         ("hf:a/b@", "no revision after @"),
@@ -246,3 +255,42 @@ def test_registry_states_the_architecture_of_open_clip(model: str, architecture:
     with torch.device("meta"):
         whole = kind(**config)
     assert sum(each.numel() for each in whole.parameters()) == spec.parameters
+
+
+# The command line
+
+
+@pytest.mark.parametrize("library", ["oc", "hf", "timm"])
+def test_named_model_is_benchmarked(
+    library: str,
+    narrowed: None,
+    tiny_folder: Callable[[str], Path],
+    tiny_planet: Path,
+    tmp_path: Path,
+    marsretrieval: Callable[..., Any],
+) -> None:
+    """`run` with a tiny checkpoint of each library gives a result under the model's name."""
+    arguments: list[object] = []
+    if library == "oc":
+        name = GELU
+        arguments = ["--checkpoint", save_checkpoint("clip", tmp_path / "epoch.pt")]
+    elif library == "hf":
+        name = f"hf:{tiny_folder('siglip')}"
+    else:
+        import timm
+
+        name = "timm:test_vit.r160_in1k"
+        weights = timm.create_model("test_vit", pretrained=False).state_dict()
+        torch.save(weights, tmp_path / "epoch.pt")
+        arguments = ["--checkpoint", tmp_path / "epoch.pt", "--queries", "images"]
+    marsretrieval(
+        "run", "-m", name, "-t", "landform", "--data", tiny_planet, "--limit", 12,
+        "--results", tmp_path / "results", "--device", "cpu", "--resamples", 10, *arguments,
+    )  # fmt: skip
+    (file,) = (tmp_path / "results").glob("*/landform*.json")
+    result = json.loads(file.read_text())
+    assert result["model"]["id"] == name
+    assert result["model"]["revision"] is None and len(result["model"]["weights_sha256"]) == 64
+    (evaluation,) = result["metrics"].values()
+    assert 0 < evaluation["strict"]["mAP"] <= 1
+    assert evaluation["n"]["images"] == 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +179,18 @@ def test_distractors_are_ranked_but_no_query(tiny_planet: Path, tmp_path: Path) 
     result = run(tiny_planet, tmp_path, "landform", class_names=file)[0]
     assert result.data["n"] == {"images": 48, "classes": len(labels) - 1}
     assert set(result.metrics["all"]["strict"]["per_class"] or ()) == set(labels[1:])
+
+
+@pytest.mark.parametrize(
+    ("dim", "words"),
+    [
+        (100, "trained for vectors of 128, 256, 512 dimensions, not of 100"),
+        (768, "must be 2 to 767"),
+    ],
+)
+def test_only_dimensions_of_the_model_card(
+    dim: int, words: str, tiny_planet: Path, marsretrieval: Callable[..., Any]
+) -> None:
+    options = ("-t", "landform", "--data", tiny_planet, "--dry-run", "--dim", dim)
+    done = marsretrieval("run", "-m", "embeddinggemma-2", *options, code=2)
+    assert words in " ".join(done.stderr.split())

@@ -79,7 +79,8 @@ def spec_from_library(library: str, name: str) -> ModelSpec:
 def names_like(name: str, registered: Sequence[str]) -> list[str]:
     """Find similar names in the registry, in open_clip and in timm.
 
-    Repositories of the hub cannot be listed.
+    Repositories of the hub cannot be listed: a name that could be one is suggested as such, unless
+    a registered model or one of open_clip or timm has it.
 
     Args:
         name: The unknown name.
@@ -96,7 +97,10 @@ def names_like(name: str, registered: Sequence[str]) -> list[str]:
             names += list_names(library)
         except (ImportError, RuntimeError, MarsRetrievalError):  # not installed, or broken
             continue
-    return _similar(name, names)
+    similar = _similar(name, names)
+    if _REPOSITORY.fullmatch(name) and not any(_plain(name) in _plain(near) for near in similar):
+        return [f"hf:{name}", *similar[: _SUGGESTIONS - 1]]
+    return similar
 
 
 def list_names(library: str) -> list[str]:
@@ -369,11 +373,17 @@ def _local_config(folder: Path | None, repository: str, revision: str | None) ->
 
 
 def _similar(name: str, names: Iterable[str]) -> list[str]:
-    """Return the most similar names: those that hold the name, shortest first, else the nearest."""
+    """Return the most similar names: those that hold the name, shortest first, else the nearest.
+
+    Those that hold it with its punctuation come first: siglip2 is also in SigLIP-256.
+    """
     options = _by_plain_name(tuple(names))
     plain = _plain(name)
+    library, _, rest = name.lower().partition(":")
+    written = rest if library in LIBRARIES else name.lower()
     held = [key for key in options if plain in key]
-    near = sorted(held, key=len) or difflib.get_close_matches(plain, options, cutoff=0.65)
+    held.sort(key=lambda key: (written not in options[key].lower(), len(key), key))
+    near = held or difflib.get_close_matches(plain, options, cutoff=0.65)
     return [options[key] for key in near[:_SUGGESTIONS]]
 
 

@@ -7,7 +7,7 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -175,6 +175,7 @@ class MtebEncoder(TorchEncoder):
         """
         super().__init__(spec, options, modules, device=device, dtype=dtype, revision=revision)
         self._wrapper = wrapper
+        self._preprocess = _rgb
         self._cast = dtype
         self._task = _task_metadata(spec)
         self._has_torch_modules = len(modules) > 0
@@ -188,20 +189,10 @@ class MtebEncoder(TorchEncoder):
                 )
 
     @property
-    def dimension(self) -> int:
-        """Vector dimension."""
-        return self._dimension
-
-    @property
     def fingerprint(self) -> dict[str, Any]:
         """JSON-ready identity of the vectors."""
         fingerprint = super().fingerprint
         return fingerprint if self._has_torch_modules else {**fingerprint, "weights_sha256": None}
-
-    @property
-    def preprocess(self) -> Callable[[Image.Image], Features]:
-        """Picklable preprocessing of one image."""
-        return _rgb
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -296,10 +287,13 @@ def find_meta(name: str) -> Any:
         if candidate.lower() == name.lower():
             return meta
     images = [candidate for candidate, meta in metas.items() if "image" in meta.modalities]
+    near = [f"mteb:{candidate}" for candidate in _nearest_first(name, images)]
     raise UnknownNameError(
-        "model of MTEB", name, _nearest_first(name, images),
+        "model of MTEB",
+        f"mteb:{name}",
+        near,
         remedy="A model that is missing from MTEB's registry may load as st:<repository>.",
-    )  # fmt: skip
+    )
 
 
 @contextlib.contextmanager

@@ -5,13 +5,12 @@ A recipe in the model's spec sets prompts, pooling and positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from marsretrieval.encoders.base import Features, LoadOptions, ModelSpec, TextRole
 from marsretrieval.encoders.lora import fold_adapter, read_adapter_config
@@ -226,6 +225,8 @@ class MultimodalEncoder(TorchEncoder):
     image's number of image tokens and pads them on the left. The model runs once per batch.
     """
 
+    _preprocess: ImagePreprocess
+
     def __init__(
         self,
         spec: ModelSpec,
@@ -256,6 +257,7 @@ class MultimodalEncoder(TorchEncoder):
         self.recipe = recipe
         self._base = base
         self._config = model.config
+        self._dimension = int(model.config.get_text_config().hidden_size)
         self._rotary_3d = hasattr(model, "get_rope_index")
         self._processor = processor
         self._tokenizer = processor.tokenizer
@@ -265,20 +267,10 @@ class MultimodalEncoder(TorchEncoder):
         self._preprocess = ImagePreprocess(processor.image_processor)
 
     @property
-    def dimension(self) -> int:
-        """Vector dimension."""
-        return int(self._config.get_text_config().hidden_size)
-
-    @property
     def fingerprint(self) -> dict[str, Any]:
         """JSON-ready identity of the vectors."""
         recipe = {"pooling": self.recipe.pooling, "positions": self.recipe.positions}
         return {**super().fingerprint, "base": self._base, "recipe": recipe}
-
-    @property
-    def preprocess(self) -> Callable[[Image.Image], Features]:
-        """Picklable preprocessing of one image."""
-        return self._preprocess
 
     @property
     def preprocessing(self) -> dict[str, Any]:

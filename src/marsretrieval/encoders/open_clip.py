@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from marsretrieval.encoders.base import Features, LoadOptions, ModelSpec, TextRo
 from marsretrieval.encoders.remote_code import TRUST, asks_for_trust, refuse_switches
 from marsretrieval.encoders.torch_encoder import Inputs, TorchEncoder, choose_device, choose_dtype
 from marsretrieval.encoders.torch_imports import ensure_torchvision
-from marsretrieval.errors import DataError, ModelLoadError
+from marsretrieval.errors import DataError, MissingDependencyError, ModelLoadError
 from marsretrieval.io import Int64, JsonObject, from_json, read_json, sha256_json
 
 _CONFIG = "open_clip_config.json"
@@ -66,7 +66,7 @@ def load(spec: ModelSpec, options: LoadOptions) -> OpenClipEncoder:
         model = _create(spec, source)
         tokenizer = load_tokenizer(spec, options, source)
         config = source.config
-    except ModelLoadError:
+    except (MissingDependencyError, ModelLoadError):
         raise
     except Exception as error:  # torch, safetensors, json and timm raise different errors
         raise load_error(spec, options, source, error) from error
@@ -113,19 +113,9 @@ class OpenClipEncoder(TorchEncoder):
         self._dimension = int(self.encode_images([Image.new("RGB", (32, 32))]).shape[1])
 
     @property
-    def dimension(self) -> int:
-        """Vector dimension."""
-        return self._dimension
-
-    @property
     def context_length(self) -> int:
         """Largest number of tokens of a text."""
         return int(self._tokenizer.context_length)
-
-    @property
-    def preprocess(self) -> Callable[[Image.Image], Features]:
-        """Picklable preprocessing of one image."""
-        return self._preprocess
 
     @property
     def preprocessing(self) -> dict[str, Any]:
@@ -353,8 +343,14 @@ def load_tokenizer(spec: ModelSpec, options: LoadOptions, source: CheckpointSour
 
     Returns:
         A tokenizer of open_clip.
+
+    Raises:
+        MissingDependencyError: If it needs sentencepiece.
+        ModelLoadError: If it cannot be loaded.
     """
     import open_clip
+
+    from marsretrieval.encoders.transformers import loading
 
     text: Mapping[str, Any] = source.config.get("model_cfg", {}).get("text_cfg", {})
     named = text.get("hf_tokenizer_name")
@@ -369,12 +365,13 @@ def load_tokenizer(spec: ModelSpec, options: LoadOptions, source: CheckpointSour
         **text.get("tokenizer_kwargs", {}),
         "trust_remote_code": options.trust_remote_code,
     }
-    return open_clip.tokenizer.HFTokenizer(
-        str(folder),
-        context_length=text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
-        tokenizer_mode=text.get("tokenizer_mode"),
-        **arguments,
-    )
+    with loading(folder):
+        return open_clip.tokenizer.HFTokenizer(
+            str(folder),
+            context_length=text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
+            tokenizer_mode=text.get("tokenizer_mode"),
+            **arguments,
+        )
 
 
 def refuse_code(source: CheckpointSource) -> None:

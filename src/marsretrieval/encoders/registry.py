@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import importlib
 import inspect
 import logging
@@ -22,6 +23,7 @@ from marsretrieval.errors import (
     MissingDependencyError,
     ModelLoadError,
     UnknownNameError,
+    UsageError,
     describe_exception,
 )
 from marsretrieval.io import from_json
@@ -102,6 +104,7 @@ def find(name: str) -> ModelSpec:
     if ":" in name:
         from marsretrieval.encoders.custom import spec_from_target
 
+        _require_target(name)
         return spec_from_target(name)
     for spec in all_specs():
         if _normalize_name(name) in map(_normalize_name, (spec.id, spec.name, spec.repository)):
@@ -116,6 +119,25 @@ def find(name: str) -> ModelSpec:
         similar=names_like(name, ids),
         remedy="A repository of the hub: hf:NAMESPACE/NAME; your own class: package.module:Class.",
     )
+
+
+def _require_target(name: str) -> None:
+    """Raise UsageError if a name with a colon can be neither a class nor a library's model."""
+    prefix, _, rest = name.partition(":")
+    prefixes = (*LIBRARIES, *_LIBRARIES, _MTEB)
+    if prefix in prefixes:  # and nothing after the colon
+        raise UsageError(
+            f"model '{name}' has no name after '{prefix}:'",
+            remedy=f"Give {prefix}:NAME; see docs/MODELS.md.",
+        )
+    if not all(part.isidentifier() for part in (*prefix.split("."), *rest.split("."))):
+        near = difflib.get_close_matches(prefix.lower(), prefixes, n=1)
+        hint = f"Did you mean {near[0]}:{rest}? " if near else ""
+        raise UsageError(
+            f"unknown prefix '{prefix}:' in model '{name}'",
+            remedy=f"{hint}Prefixes: {', '.join(f'{known}:' for known in prefixes)}; your own "
+            "class: package.module:Class.",
+        )
 
 
 def load(model: str | ModelSpec, options: LoadOptions | None = None) -> Encoder:

@@ -111,19 +111,10 @@ class SentenceTransformersEncoder(TorchEncoder):
         """
         super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
         self._encode = model
+        self._preprocess = _return_unchanged
         # Of a vector, since a model may project its tokens to another width than it states.
         with torch.inference_mode():
             self._dimension = int(self._run(model.encode_document, ["a"]).shape[-1])
-
-    @property
-    def dimension(self) -> int:
-        """Vector dimension."""
-        return self._dimension
-
-    @property
-    def preprocess(self) -> Callable[[Image.Image], Features]:
-        """Picklable preprocessing of one image."""
-        return _return_unchanged
 
     @property
     def preprocessing(self) -> dict[str, Any]:

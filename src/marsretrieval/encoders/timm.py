@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from PIL import Image
 
-from marsretrieval.encoders.base import Features, LoadOptions, Modality, ModelSpec
+from marsretrieval.encoders.base import Features, LoadOptions, ModelSpec
 from marsretrieval.encoders.hub import first_file, snapshot
-from marsretrieval.encoders.torch_encoder import Inputs, TorchEncoder, choose_device, choose_dtype
+from marsretrieval.encoders.torch_encoder import (
+    Inputs,
+    TorchImageEncoder,
+    choose_device,
+    choose_dtype,
+)
 from marsretrieval.encoders.torch_imports import ensure_torchvision
 from marsretrieval.errors import MarsRetrievalError, ModelLoadError
 from marsretrieval.io import read_json
@@ -56,7 +61,7 @@ def load(spec: ModelSpec, options: LoadOptions) -> TimmEncoder:
     return TimmEncoder(spec, options, model, device=device, dtype=dtype, revision=revision)
 
 
-class TimmEncoder(TorchEncoder):
+class TimmEncoder(TorchImageEncoder):
     """Encoder for an image model of timm with its own preprocessing."""
 
     def __init__(
@@ -97,21 +102,6 @@ class TimmEncoder(TorchEncoder):
                 remedy="Choose a model of timm that pools its features.",
             )
         self._dimension = int(shape[1])
-
-    @property
-    def modalities(self) -> frozenset[Modality]:
-        """Images only."""
-        return frozenset({"image"})
-
-    @property
-    def dimension(self) -> int:
-        """Vector dimension."""
-        return self._dimension
-
-    @property
-    def preprocess(self) -> Callable[[Image.Image], Features]:
-        """Picklable preprocessing of one image."""
-        return self._preprocess
 
     @property
     def preprocessing(self) -> dict[str, Any]:

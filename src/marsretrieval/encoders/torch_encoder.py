@@ -48,8 +48,9 @@ class Collated:
 class TorchEncoder(ABC):
     """Base class of the built-in encoders.
 
-    A family implements `_join`, `_embed_images`, `_embed_texts` and `preprocessing`. Device,
-    precision, normalization and fingerprint are handled here.
+    A family implements `_join`, `_embed_images`, `_embed_texts` and `preprocessing`, and sets
+    `_preprocess` and, unless the spec states it, `_dimension`. Device, precision, normalization and
+    fingerprint are handled here.
 
     Attributes:
         spec: Spec of the model.
@@ -59,6 +60,9 @@ class TorchEncoder(ABC):
         dtype: Precision of the model.
         revision: Commit of the loaded repository.
     """
+
+    _preprocess: Callable[[Image.Image], Features]
+    _dimension: int | None = None
 
     def __init__(
         self,
@@ -108,7 +112,7 @@ class TorchEncoder(ABC):
     @property
     def dimension(self) -> int:
         """Vector dimension."""
-        return self.spec.dimension
+        return self.spec.dimension if self._dimension is None else self._dimension
 
     @property
     def modalities(self) -> frozenset[Modality]:
@@ -132,9 +136,9 @@ class TorchEncoder(ABC):
         }
 
     @property
-    @abstractmethod
     def preprocess(self) -> Callable[[Image.Image], Features]:
         """Picklable preprocessing of one image, see `Encoder.preprocess`."""
+        return self._preprocess
 
     @property
     @abstractmethod
@@ -255,6 +259,15 @@ class TorchEncoder(ABC):
         if not texts:
             return np.empty((0, self.dimension), np.float32)
         return unit_rows(self._embed_texts(texts, role), what=f"text vectors of {self.id}")
+
+
+class TorchImageEncoder(TorchEncoder):
+    """Base class of the built-in encoders without a text encoder."""
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """Images only."""
+        return frozenset({"image"})
 
 
 def _cast_parameters(model: torch.nn.Module, dtype: torch.dtype) -> None:

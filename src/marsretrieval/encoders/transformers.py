@@ -240,7 +240,8 @@ def loading(path: Path) -> Iterator[None]:
         path: Folder that is loaded, for the message.
 
     Raises:
-        ModelLoadError: If anything in the block fails.
+        MissingDependencyError: If a tokenizer without a tokenizer.json needs sentencepiece.
+        ModelLoadError: If anything else in the block fails.
     """
     from transformers.utils import logging
 
@@ -252,6 +253,10 @@ def loading(path: Path) -> Iterator[None]:
     except ModelLoadError:
         raise
     except Exception as error:  # safetensors, json, torch and transformers raise different errors
+        if isinstance(error, ImportError) and "sentencepiece" in str(error).lower():
+            raise MissingDependencyError(
+                "sentencepiece", "models", needed_for=f"{path}: its tokenizer (no tokenizer.json)"
+            ) from error
         raise ModelLoadError(
             f"{path}: cannot be loaded ({_first_line(error)})",
             remedy=TRUST

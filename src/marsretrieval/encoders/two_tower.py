@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 
 from marsretrieval.encoders.base import Features, LoadOptions, ModelSpec, TextRole
 from marsretrieval.encoders.torch_encoder import Inputs, TorchEncoder, choose_device, choose_dtype
@@ -108,6 +107,8 @@ class TwoTowerEncoder(TorchEncoder):
     Texts are padded on the right and truncated at the context length.
     """
 
+    _preprocess: ImagePreprocess
+
     def __init__(
         self,
         spec: ModelSpec,
@@ -140,17 +141,7 @@ class TwoTowerEncoder(TorchEncoder):
         self._context = self._texts.context or positions
         # Towers without a projection, such as SigLIP's, have the vector's width.
         width = getattr(model.config, "projection_dim", None)
-        self._width = int(width or model.config.vision_config.hidden_size)
-
-    @property
-    def dimension(self) -> int:
-        """Vector dimension."""
-        return self._width
-
-    @property
-    def preprocess(self) -> Callable[[Image.Image], Features]:
-        """Picklable preprocessing of one image."""
-        return self._preprocess
+        self._dimension = int(width or model.config.vision_config.hidden_size)
 
     @property
     def preprocessing(self) -> dict[str, Any]:

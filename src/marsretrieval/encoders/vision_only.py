@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 
-from marsretrieval.encoders.base import Features, LoadOptions, Modality, ModelSpec
+from marsretrieval.encoders.base import Features, LoadOptions, ModelSpec
 from marsretrieval.encoders.library_names import VISION_ONLY
-from marsretrieval.encoders.torch_encoder import Inputs, TorchEncoder, choose_device, choose_dtype
+from marsretrieval.encoders.torch_encoder import (
+    Inputs,
+    TorchImageEncoder,
+    choose_device,
+    choose_dtype,
+)
 from marsretrieval.encoders.transformers import (
     ImagePreprocess,
     find_files,
@@ -69,8 +73,10 @@ def load(spec: ModelSpec, options: LoadOptions) -> VisionOnlyEncoder:
     return VisionOnlyEncoder(spec, options, model, preprocess, device, dtype, files.revision)
 
 
-class VisionOnlyEncoder(TorchEncoder):
+class VisionOnlyEncoder(TorchImageEncoder):
     """Encoder that returns the class token, the mean patch token or the model's pooled output."""
+
+    _preprocess: ImagePreprocess
 
     def __init__(
         self,
@@ -99,7 +105,7 @@ class VisionOnlyEncoder(TorchEncoder):
         super().__init__(spec, options, model, device=device, dtype=dtype, revision=revision)
         self._preprocess = preprocess
         widths = getattr(model.config, "hidden_sizes", None)  # of the stages of a ConvNeXt
-        self._width = int(widths[-1] if widths else model.config.hidden_size)
+        self._dimension = int(widths[-1] if widths else model.config.hidden_size)
         # DINOv3 has a class token and registers before the patches; AIMv2 has neither.
         registers = int(getattr(model.config, "num_register_tokens", None) or 0)
         self._prefix = 1 + registers if type(model).__name__ in _WITH_CLASS_TOKEN else 0
@@ -108,21 +114,6 @@ class VisionOnlyEncoder(TorchEncoder):
             raise ModelLoadError(
                 f"{spec.id}: pooling {self._pooling} is not supported by {type(model).__name__}"
             )
-
-    @property
-    def modalities(self) -> frozenset[Modality]:
-        """Images only."""
-        return frozenset({"image"})
-
-    @property
-    def dimension(self) -> int:
-        """Vector dimension."""
-        return self._width
-
-    @property
-    def preprocess(self) -> Callable[[Image.Image], Features]:
-        """Picklable preprocessing of one image."""
-        return self._preprocess
 
     @property
     def preprocessing(self) -> dict[str, Any]:

@@ -231,7 +231,14 @@ def _require_dim(spec: ModelSpec, dim: int, *, confirmed: bool) -> None:
     if dim < 2 or (spec.dimension and dim >= spec.dimension):
         largest = f"to {spec.dimension - 1:,}" if spec.dimension else "or more"
         raise UsageError(f"--dim must be 2 {largest} for {spec.id}, not {dim:,}")
-    if not confirmed and not spec.settings.get("matryoshka"):
+    trained = spec.settings.get("matryoshka")
+    if not confirmed and isinstance(trained, list) and dim not in trained:
+        raise UsageError(
+            f"{spec.id} is trained for vectors of {', '.join(map(str, trained))} dimensions, not "
+            f"of {dim:,}",
+            remedy="Use one of these, or add --confirm-dim to truncate its vectors anyway.",
+        )
+    if not confirmed and not trained:
         raise UsageError(
             f"{spec.id} is not known to be trained for truncated vectors (Matryoshka)",
             remedy="Add --confirm-dim to truncate its vectors anyway, or leave out --dim.",
