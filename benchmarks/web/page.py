@@ -43,7 +43,8 @@ new MutationObserver(() => {
   if (!document.body?.dataset.ready || window.readyAt !== undefined) return;
   window.readyAt = null;
   const map = window.marsMap.map.map;
-  map.once('postrender', () => requestAnimationFrame(() => { window.readyAt = performance.now(); }));
+  const done = () => { window.readyAt = performance.now(); };
+  map.once('postrender', () => requestAnimationFrame(done));
   map.render();
 }).observe(document, { attributes: true, subtree: true, childList: true });
 """
