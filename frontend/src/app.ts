@@ -540,6 +540,7 @@ export class App {
       button.tabIndex = one === name ? 0 : -1;
       byId(`panel-${one}`).hidden = one !== name;
     }
+    if (name === "inventory") this.inventory.renew();
   }
 
   theme(name: string): void {

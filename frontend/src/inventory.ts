@@ -49,6 +49,7 @@ export class InventoryPanel {
   private pending: Pending[] = [];
   private sending = false;
   private domain = 0;
+  private isStale = false; // marks were made since the estimate was read
   private readonly root = byId("panel-inventory");
 
   constructor(private readonly events: InventoryEvents) {}
@@ -127,6 +128,7 @@ export class InventoryPanel {
     const body = page
       ? { mark, audit: page.number, showing }
       : { mark, search: search?.key ?? null, rank: hit.rank || null, score: hit.score };
+    this.isStale = true;
     this.pending.push({ hit, mark, body });
     this.count();
     if (!page) this.events.onMarks(this.marks);
@@ -164,7 +166,16 @@ export class InventoryPanel {
     } finally {
       this.sending = false;
       this.count();
+      if (!this.pending.length) this.renew();
     }
+  }
+
+  /** Show the estimate and the buttons that follow from the present marks, if the panel is open. */
+  renew(): void {
+    if (!this.isStale || this.page || this.root.hidden) return;
+    this.isStale = false;
+    this.render();
+    void this.refresh();
   }
 
   async undo(): Promise<void> {

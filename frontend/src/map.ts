@@ -67,7 +67,10 @@ export class PlanetMap {
       base: new ImageLayer({ className: "layer-base" }),
       score: new ImageLayer({ className: "layer-score" }),
     };
-    const outline = new Style({ stroke: new Stroke({ color: "#fff", width: 2 }), fill: new Fill({ color: "rgba(255,255,255,.06)" }) });
+    const outline = [
+      new Style({ stroke: new Stroke({ color: "rgba(0,0,0,.7)", width: 4 }), fill: new Fill({ color: "rgba(255,255,255,.06)" }) }),
+      new Style({ stroke: new Stroke({ color: "#fff", width: 2 }) }),
+    ];
     const box = new DragBox({ condition: shiftKeyOnly });
     this.map = new OlMap({
       target,

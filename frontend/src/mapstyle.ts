@@ -100,7 +100,7 @@ const formatLon = (lon: number) => `${digits(Math.abs(lon))}°${lon === 0 || Mat
 const formatLat = (lat: number) => `${digits(Math.abs(lat))}°${lat === 0 ? "" : lat < 0 ? " S" : " N"}`;
 
 const halo = (width: number) =>
-  new Stroke({ color: styles.dark ? "rgba(13,11,10,.7)" : "rgba(250,246,240,.8)", width });
+  new Stroke({ color: styles.dark ? "rgba(13,11,10,.7)" : "rgba(252,249,245,.92)", width });
 
 export function lineStyle(): Style {
   return new Style({ stroke: new Stroke({ color: styles.dark ? "rgba(255,255,255,.14)" : "rgba(40,30,20,.2)", width: 1 }) });
@@ -112,8 +112,8 @@ export function labelStyle(feature: unknown): Style {
     text: new Text({
       text: one.get("text"),
       textAlign: one.get("align"),
-      font: `11px ${SANS}`,
-      fill: new Fill({ color: styles.dark ? "#c9c0b8" : "#4a423c" }),
+      font: `12px ${SANS}`,
+      fill: new Fill({ color: styles.dark ? "#d8cfc6" : "#2b2420" }),
       stroke: halo(3),
     }),
   });
@@ -128,7 +128,7 @@ export function nameStyle(feature: unknown, resolution: number): Style | undefin
     text: new Text({
       text: one.get("name"),
       font: `italic 12px ${SANS}`,
-      fill: new Fill({ color: styles.dark ? "#d8cfc6" : "#3a322c" }),
+      fill: new Fill({ color: styles.dark ? "#d8cfc6" : "#2b2420" }),
       stroke: halo(2.5),
       padding: [4, 6, 4, 6],
     }),

@@ -57,7 +57,10 @@ export function regionOutline(name: ViewName, shape: Shape, near: number): numbe
   if (first[0] !== end[0]) {
     // About a pole: closed along the upper or lower edge of the plane.
     const pole = ring.reduce((sum, [, lat]) => sum + lat!, 0) > 0 ? 90 : -90;
-    ring = [...ring, [end[0]!, pole], [first[0]!, pole], first];
+    // Three turns, so that the ends are out of sight.
+    const turn = end[0]! - first[0]!;
+    ring = [-turn, 0, turn].flatMap((shift) => ring.map(([lon, lat]) => [lon! + shift, lat!]));
+    ring = [...ring, [ring[ring.length - 1]![0]!, pole], [ring[0]![0]!, pole], ring[0]!];
   }
   const middle = (Math.min(...ring.map(([lon]) => lon!)) + Math.max(...ring.map(([lon]) => lon!))) / 2;
   const turn = 360 * Math.round((near - middle) / 360);

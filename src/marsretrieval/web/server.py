@@ -99,7 +99,7 @@ class MapServer:
         from marsretrieval.web.security import LOOPBACK
         from marsretrieval.web.workspace import MapStore
 
-        self._tell = tell
+        self._report = report
         limit_allocator()
         check_basemap(options.basemap)
         for folder in options.images:
@@ -192,7 +192,7 @@ class MapServer:
     def _load_model(self, store: MapStore) -> None:
         store.load_model()
         if store.model.state == "none":
-            self._tell(
+            self._report(
                 f"warning: {store.name}: texts and images cannot be searched for: "
                 f"{store.model.reason}"
             )
