@@ -1,12 +1,12 @@
-"""A model of one's own in twenty lines: how rough, and along which direction, is the ground?
+"""A vision-only encoder in twenty lines: roughness and orientation of the ground.
 
 From the folder of this file, with data at ../planet (marsretrieval data synth --out ../planet):
 
     marsretrieval models check own_model:Spectrum
     marsretrieval run -m own_model:Spectrum -t geolocalization --data ../planet
 
-It sees and does not read, so it is asked with example images. With encode_texts(texts), which
-gives a row a text, it could take part in the other two tasks as well.
+It has no text encoder, so that its queries are example images. With `encode_texts(texts)`, which
+returns one row per text, it could be evaluated on the other tasks, too.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Spectrum:
         self.masks /= self.masks.sum(axis=(1, 2), keepdims=True)
 
     def encode_images(self, images: list[Image.Image]) -> np.ndarray:
-        """(n, 20): what fills the masks, less what is usual. Rows need not be of unit length."""
-        grey = np.array([each.convert("L").resize((64, 64)) for each in images], float) / 255
+        """Return the mean log power per mask, less its mean, shape (n, 20)."""
+        grey = np.array([image.convert("L").resize((64, 64)) for image in images], float) / 255
         power = np.abs(np.fft.fft2(grey - grey.mean(axis=(1, 2), keepdims=True))) ** 2
         levels = np.log(np.einsum("nyx,myx->nm", power, self.masks) + 1e-6)
         return levels - levels.mean(axis=1, keepdims=True) + 1e-9

@@ -3,12 +3,12 @@
 #
 #   MODEL=marscope TILES=tiles STORE=mars.store bash examples/search_region.sh "pitted cones" -60,20,0,60
 #
-# The tiles are embedded the first time (all of them: the next question may be of another region),
-# after that a search takes seconds. Writes pitted_cones.gpkg (extra gis), .csv and a map, .png, into OUT.
-# Try it without a network: MODEL=mars-nano, and TILES from 'marsretrieval data synth --out planet'.
+# The first run embeds all tiles, so that later searches of any region take seconds. Writes
+# pitted_cones.gpkg (extra gis), .csv and a map, .png, into OUT. Without a network, use
+# MODEL=mars-nano and TILES from 'marsretrieval data synth --out planet'.
 set -euo pipefail
 
-what=${1:?what to look for, such as "pitted cones"} where=${2:?west,south,east,north in degrees}
+what=${1:?landform, such as "pitted cones"} where=${2:?west,south,east,north in degrees}
 : "${TILES:?folder with the tiles}" "${STORE:?folder of the store}"
 model=${MODEL:-marscope} count=${COUNT:-200} out=${OUT:-.}
 name=${what//[^[:alnum:]]/_}

@@ -4,9 +4,8 @@
 #   IMAGES=/data/ctx-tiles STORE=/data/ctx.store MODEL=marscope sbatch examples/slurm_embed.sh
 #
 # Task i of n embeds every n-th shard; the tasks need not run at the same time nor on the same
-# machine, but all must see IMAGES and STORE under these paths. A task that is killed or requeued
-# goes on where it was. When all have ended, the same command without --shard makes up whatever
-# is missing, and does nothing where nothing is.
+# machine, but all need IMAGES and STORE at these paths. A task that is killed or requeued resumes.
+# When all have ended, run the same command without --shard: it embeds what is missing, if anything.
 #SBATCH --job-name=mars-embed
 #SBATCH --array=1-8
 #SBATCH --gpus-per-task=1

@@ -110,8 +110,8 @@ def rate(count: int, work: Callable[[], object]) -> float:
 
 def measure(encoder: Encoder, source: ImageSource, settings: argparse.Namespace) -> dict[str, Any]:
     count, batch, workers = settings.images, settings.batch, settings.workers
-    some = list(records(source))[: 4 * batch]
-    features = [encoder.preprocess(decode_rgb(each.data, each.source)) for each in some]
+    sample = list(records(source))[: 4 * batch]
+    features = [encoder.preprocess(decode_rgb(item.data, item.source)) for item in sample]
     forward_only(encoder, features, batch)  # warm up
     repeats = max(1, settings.images // len(features))
     rounds: list[dict[str, float]] = []
@@ -145,7 +145,7 @@ def measure(encoder: Encoder, source: ImageSource, settings: argparse.Namespace)
             one["share_of_forward"] = one["pipeline"] / one["forward"]
             rounds.append(one)
             print(json.dumps({name: round(value, 3) for name, value in one.items()}), flush=True)
-    return {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+    return {name: statistics.median(item[name] for item in rounds) for name in rounds[0]}
 
 
 def main() -> None:
@@ -179,7 +179,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_tiles(Path(folder), settings.images, settings.side)
         figures = measure(encoder, open_images(Path(folder)), settings)
-    told = {
+    report = {
         "model": encoder.id,
         "images": settings.images,
         "side": settings.side,
@@ -189,9 +189,9 @@ def main() -> None:
         "hardware": hardware(settings.device),
         "median": {name: round(value, 4) for name, value in figures.items()},
     }
-    print(json.dumps(told, indent=2))
+    print(json.dumps(report, indent=2))
     if settings.out:
-        settings.out.write_text(json.dumps(told, indent=2) + "\n")
+        settings.out.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

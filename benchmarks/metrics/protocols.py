@@ -53,12 +53,12 @@ def main() -> None:
             "published": planar(corners, truth, RADIUS)[0],
             "strict": spherical(corners + TILE_DEG / 2, truth, RADIUS)[0],
         }
-        found = {"random": evaluated(luck, corners, truth)}
+        evaluations = {"random": evaluated(luck, corners, truth)}
         for protocol, tiles in near.items():
             relevant = np.zeros(len(corners), np.bool_)
             relevant[tiles] = True
-            found[protocol] = evaluated(np.lexsort((luck, ~relevant)), corners, truth)
-        by, own, chance = found["published"], found["strict"], found["random"]
+            evaluations[protocol] = evaluated(np.lexsort((luck, ~relevant)), corners, truth)
+        by, own, chance = evaluations["published"], evaluations["strict"], evaluations["random"]
         figures = [
             by.published["auprc"], by.published["best"]["f1"], by.strict["average_precision"],
             own.strict["average_precision"], own.strict["ceiling"]["average_precision"],
@@ -66,8 +66,8 @@ def main() -> None:
             chance.strict["average_precision"],
         ]  # fmt: skip
         counts = [points, *(len(np.unique(tiles)) for tiles in near.values())]
-        shown = [*(f"{count:,}" for count in counts), *(f"{figure:.3f}" for figure in figures)]
-        print("| " + " | ".join(shown) + " |", flush=True)
+        cells = [*(f"{count:,}" for count in counts), *(f"{figure:.3f}" for figure in figures)]
+        print("| " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

@@ -34,11 +34,12 @@ def seconds(function: Callable[[], Any], repeats: int) -> tuple[float, Any]:
 
 
 def show(name: str, ours: Callable[..., Any], theirs: Callable[[], Any]) -> None:
-    fast, found = seconds(lambda: ours(resamples=0), 3)
+    fast, actual = seconds(lambda: ours(resamples=0), 3)
     whole, _ = seconds(lambda: ours(resamples=1000), 3)
-    slow, wanted = seconds(theirs, 3)
+    slow, expected = seconds(theirs, 3)
     difference = max(
-        abs(a - b) for (_, a), (_, b) in zip(flat(dict(found.published)), flat(wanted), strict=True)
+        abs(a - b)
+        for (_, a), (_, b) in zip(flat(dict(actual.published)), flat(expected), strict=True)
     )
     ratio = f"{slow / fast:.1f}x"
     print(f"| {name} | {fast:.3f} | {whole:.2f} | {slow:.2f} | {ratio} | {difference:.0e} |")
@@ -61,7 +62,7 @@ def main() -> None:
 
     centres = rng.standard_normal((48, 1024))
     labels = rng.integers(0, 48, 5000)
-    told = {
+    annotations = {
         "labels": [f"class {label:02d}" for label in labels],
         "image_ids": [f"{row:05d}" for row in range(5000)],
         "query_names": [f"class {number:02d}" for number in range(48)],
@@ -70,8 +71,8 @@ def main() -> None:
     queries = unit(centres)
     show(
         "48 classes x 5,000 images x 1,024",
-        lambda resamples: landform.evaluate(corpus, queries, **told, resamples=resamples),
-        lambda: reference.landform(corpus, queries, **told),
+        lambda resamples: landform.evaluate(corpus, queries, **annotations, resamples=resamples),
+        lambda: reference.landform(corpus, queries, **annotations),
     )
 
     made = geo_input(0, tiles=24_000, points=1300)

@@ -126,7 +126,7 @@ def measure(model: str, device: torch.device, batch: int, side: int) -> Row:
     features = [encoder.preprocess(image) for image in images]
     together = encoder.encode_preprocessed(features)
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-3)
-    alone = np.concatenate([encoder.encode_preprocessed([each]) for each in features])
+    alone = np.concatenate([encoder.encode_preprocessed([feature]) for feature in features])
     image_s = _seconds(lambda: encoder.encode_preprocessed(features))
     text_s = float("nan")
     if "text" in encoder.modalities:

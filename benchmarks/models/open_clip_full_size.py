@@ -72,9 +72,9 @@ def measure(record: ModelSpec, device: str) -> dict[str, Any]:
     start = time.perf_counter()
     encoder = load(record, LoadOptions(device=device, offline=True))
     seconds = time.perf_counter() - start
-    found = check_encoder(encoder)
+    report = check_encoder(encoder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB
-    return {**found, "load_s": round(seconds, 1), "peak_gib": round(peak / 2**20, 1)}
+    return {**report, "load_s": round(seconds, 1), "peak_gib": round(peak / 2**20, 1)}
 
 
 def main() -> int:
@@ -84,7 +84,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="Where to make the caches, one at a time.")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    models = options.models or [each.id for each in all_specs() if each.id in _TAGS]
+    models = options.models or [spec.id for spec in all_specs() if spec.id in _TAGS]
     if options.measure:  # separate process per model, to measure its peak memory
         import huggingface_hub.constants
 
@@ -101,15 +101,15 @@ def main() -> int:
                  "--measure", cache],
                 stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
-        found = json.loads(done.stdout) if done.returncode == 0 else {"problems": ["no result"]}
-        failed += bool(found["problems"])
-        told = "; ".join(found["problems"]) or "ok"
+        report = json.loads(done.stdout) if done.returncode == 0 else {"problems": ["no result"]}
+        failed += bool(report["problems"])
+        summary = "; ".join(report["problems"]) or "ok"
         if done.returncode == 0:
-            images, texts = found["images"]["seconds"], found["texts"]["seconds"]
-            print(f"{model:<24}{found['load_s']:>8}{found['peak_gib']:>10}"
-                  f"{images:>12.1f}{texts:>11.1f}  {told}")  # fmt: skip
+            images, texts = report["images"]["seconds"], report["texts"]["seconds"]
+            print(f"{model:<24}{report['load_s']:>8}{report['peak_gib']:>10}"
+                  f"{images:>12.1f}{texts:>11.1f}  {summary}")  # fmt: skip
         else:
-            print(f"{model:<24}{'':>41}  {told}")
+            print(f"{model:<24}{'':>41}  {summary}")
     return min(failed, 1)
 
 

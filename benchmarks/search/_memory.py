@@ -10,5 +10,5 @@ __all__ = ["memory_kb"]
 def memory_kb() -> tuple[int, int]:
     """Return the peak memory with mapped files, and the present private memory."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    found = dict(line.split(":", 1) for line in lines)
-    return int(found["VmHWM"].split()[0]), int(found["RssAnon"].split()[0])
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields["VmHWM"].split()[0]), int(fields["RssAnon"].split()[0])

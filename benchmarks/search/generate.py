@@ -39,9 +39,9 @@ _CLUSTERS, _GROUPS, _FACTORS = 2000, 40, 64
 
 def generate(folder: Path, rows: int, dimension: int) -> None:
     """Write all files unless identical ones exist."""
-    asked = {"rows": rows, "dimension": dimension, "version": 1}
+    settings = {"rows": rows, "dimension": dimension, "version": 1}
     done = folder / "generated.json"
-    if done.exists() and json.loads(done.read_text()) == asked:
+    if done.exists() and json.loads(done.read_text()) == settings:
         return
     (folder / "published").mkdir(parents=True, exist_ok=True)
     corners = _corners(-(-rows // _PER_QUAD))
@@ -64,11 +64,11 @@ def generate(folder: Path, rows: int, dimension: int) -> None:
     ids: list[str] = []
     places: list[tuple[float, float]] = []
     for first in range(0, len(corners), _QUADS_AT_ONCE):
-        some = range(first, min(first + _QUADS_AT_ONCE, len(corners)))
-        start, end = first * _PER_QUAD, min(some.stop * _PER_QUAD, rows)
+        batch = range(first, min(first + _QUADS_AT_ONCE, len(corners)))
+        start, end = first * _PER_QUAD, min(batch.stop * _PER_QUAD, rows)
         vectors = clusters.rows(np.random.default_rng([7, first]), end - start)
         features[start:end] = vectors
-        for quad in some:
+        for quad in batch:
             begin, stop = quad * _PER_QUAD, min((quad + 1) * _PER_QUAD, rows)
             here = _tiles(*corners[quad])[: stop - begin]
             ids += [name for name, _, _ in here]
@@ -86,7 +86,7 @@ def generate(folder: Path, rows: int, dimension: int) -> None:
         with (folder / "published" / f"{name}.pkl").open("wb") as file:
             pickle.dump(value, file)
     np.save(folder / "queries.npy", clusters.queries())
-    done.write_text(json.dumps(asked))
+    done.write_text(json.dumps(settings))
 
 
 class _Clusters:

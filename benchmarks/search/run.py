@@ -66,11 +66,11 @@ def process(*arguments: object) -> dict[str, float]:
     start = time.perf_counter()
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
-    told = child.stdout.read()
+    answer = child.stdout.read()
     _, status, usage = os.wait4(child.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(command)} failed")
-    peak, own = map(int, told.split())
+    peak, own = map(int, answer.split())
     return {
         "s": time.perf_counter() - start,
         "cpu_s": usage.ru_utime + usage.ru_stime,
@@ -85,17 +85,17 @@ def stored_best(view: SearchIndex, queries: Any, k: int) -> list[set[int]]:
     rows: list[Any] = []
     for start in range(0, view.rows, 100_000):
         block = view.stored[start : start + 100_000].astype(np.float32)
-        some = faiss.knn(queries, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
-        scores.append(some[0])
-        rows.append(view.row_of[start + some[1]])
+        nearest = faiss.knn(queries, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
+        scores.append(nearest[0])
+        rows.append(view.row_of[start + nearest[1]])
     score, row = np.concatenate(scores, axis=1), np.concatenate(rows, axis=1)
     best = np.argsort(-score, axis=1, kind="stable")[:, :k]
-    return [set(each) for each in np.take_along_axis(row, best, axis=1)]
+    return [set(item) for item in np.take_along_axis(row, best, axis=1)]
 
 
-def common(found: Any, expected: list[set[int]]) -> float:
+def common(actual: Any, expected: list[set[int]]) -> float:
     """Return the lowest recall of the expected rows over all queries."""
-    pairs = zip(found, expected, strict=True)
+    pairs = zip(actual, expected, strict=True)
     return min(len(want & set(rows.tolist())) / len(want) for rows, want in pairs)
 
 
@@ -191,21 +191,21 @@ def whole(settings: argparse.Namespace, count: int) -> dict[str, Any]:
             print(f"{mine[-1]['s']:.2f} s, {theirs[-1]['s']:.2f} s", file=sys.stderr, flush=True)
             # The published method fills the page cache: read the files of the store again.
             ours()
-    total, total_cpu = (sum(each[clock] for each in theirs) for clock in ("s", "cpu_s"))
-    median, cpu = (statistics.median(each[clock] for each in mine) for clock in ("s", "cpu_s"))
+    total, total_cpu = (sum(item[clock] for item in theirs) for clock in ("s", "cpu_s"))
+    median, cpu = (statistics.median(item[clock] for item in mine) for clock in ("s", "cpu_s"))
     return {
         "ours_s": median,
-        "ours_least_s": min(each["s"] for each in mine),
+        "ours_least_s": min(item["s"] for item in mine),
         "ours_cpu_s": cpu,
         "published_s": total,
-        "published_least_s": len(theirs) * min(each["s"] for each in theirs),
+        "published_least_s": len(theirs) * min(item["s"] for item in theirs),
         "published_cpu_s": total_cpu,
         "ratio": total / median,
         "ratio_cpu": total_cpu / cpu,
-        "ours_peak_gb": max(each["peak_gb"] for each in mine),
-        "published_peak_gb": max(each["peak_gb"] for each in theirs),
-        "ours_own_gb": max(each["own_gb"] for each in mine),
-        "published_own_gb": max(each["own_gb"] for each in theirs),
+        "ours_peak_gb": max(item["peak_gb"] for item in mine),
+        "published_peak_gb": max(item["peak_gb"] for item in theirs),
+        "ours_own_gb": max(item["own_gb"] for item in mine),
+        "published_own_gb": max(item["own_gb"] for item in theirs),
     }
 
 
@@ -246,7 +246,7 @@ def main() -> None:
     view = open_index(store)
     assert view is not None
     queries = np.load(settings.folder / "queries.npy")
-    told: dict[str, Any] = {
+    report: dict[str, Any] = {
         "rows": settings.rows,
         "dimension": settings.dimension,
         "k": settings.k,
@@ -258,41 +258,39 @@ def main() -> None:
         "warm": warm(settings, view, queries),
     }
     if not settings.skip_processes:
-        told["commands"] = commands(settings, *view.ids([0]))
-        told["processes"] = whole(settings, len(queries))
+        report["commands"] = commands(settings, *view.ids([0]))
+        report["processes"] = whole(settings, len(queries))
     if settings.json:
-        print(json.dumps(told, indent=2))
+        print(json.dumps(report, indent=2))
     else:
-        show(told)
+        show(report)
     if settings.out:
-        settings.out.write_text(json.dumps(told, indent=2) + "\n")
+        settings.out.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def show(told: dict[str, Any]) -> None:
-    found = told["warm"]
-    print(f"{told['rows']:,} x {told['dimension']}, reading at {found['read_gb_s']:.1f} GB/s")
-    print(f"view: made in {told['view_s']:.1f} s, {told['view_gb']:.2f} GB "
-          f"beside {told['store_gb']:.2f} GB")  # fmt: skip
+def show(report: dict[str, Any]) -> None:
+    warm = report["warm"]
+    print(f"{report['rows']:,} x {report['dimension']}, reading at {warm['read_gb_s']:.1f} GB/s")
+    print(f"view: made in {report['view_s']:.1f} s, {report['view_gb']:.2f} GB "
+          f"beside {report['store_gb']:.2f} GB")  # fmt: skip
     print(f"{'warm, in one process':48} {'ms':>8} {'least':>8} {'limit':>8}")
-    for name, each in found["methods"].items():
-        print(f"{name:48} {each['ms']:8.1f} {each['least_ms']:8.1f} {each['limit_ms']:8.2f}")
-    print(
-        f"same set as faiss on the stored vectors: {found['same_set_as_faiss_on_stored_vectors']}"
-    )
-    print(f"same set as faiss on float32: {found['same_set_as_faiss_on_float32']}")
-    if "processes" in told:
-        for name, took in told["commands"].items():
-            print(f"marsretrieval search --similar-to, k={told['k']}, {name:20} {took:8.2f} s")
-        each = told["processes"]
+    for name, item in warm["methods"].items():
+        print(f"{name:48} {item['ms']:8.1f} {item['least_ms']:8.1f} {item['limit_ms']:8.2f}")
+    print(f"same set as faiss on the stored vectors: {warm['same_set_as_faiss_on_stored_vectors']}")
+    print(f"same set as faiss on float32: {warm['same_set_as_faiss_on_float32']}")
+    if "processes" in report:
+        for name, took in report["commands"].items():
+            print(f"marsretrieval search --similar-to, k={report['k']}, {name:20} {took:8.2f} s")
+        times = report["processes"]
         print("whole processes   ours, all queries in one   published, one a query   ratio")
-        print(f"  wall, s         {each['ours_s']:24.2f} {each['published_s']:24.1f} "
-              f"{each['ratio']:7.0f}")  # fmt: skip
-        print(f"  least, s        {each['ours_least_s']:24.2f} {each['published_least_s']:24.1f} "
-              f"{each['published_least_s'] / each['ours_least_s']:7.0f}")  # fmt: skip
-        print(f"  CPU, s          {each['ours_cpu_s']:24.2f} {each['published_cpu_s']:24.1f} "
-              f"{each['ratio_cpu']:7.0f}")  # fmt: skip
-        print(f"  peak memory, GB {each['ours_peak_gb']:24.2f} {each['published_peak_gb']:24.2f}")
-        print(f"  of its own, GB  {each['ours_own_gb']:24.2f} {each['published_own_gb']:24.2f}")
+        print(f"  wall, s         {times['ours_s']:24.2f} {times['published_s']:24.1f} "
+              f"{times['ratio']:7.0f}")  # fmt: skip
+        print(f"  least, s        {times['ours_least_s']:24.2f} {times['published_least_s']:24.1f} "
+              f"{times['published_least_s'] / times['ours_least_s']:7.0f}")  # fmt: skip
+        print(f"  CPU, s          {times['ours_cpu_s']:24.2f} {times['published_cpu_s']:24.1f} "
+              f"{times['ratio_cpu']:7.0f}")  # fmt: skip
+        print(f"  peak memory, GB {times['ours_peak_gb']:24.2f} {times['published_peak_gb']:24.2f}")
+        print(f"  of its own, GB  {times['ours_own_gb']:24.2f} {times['published_own_gb']:24.2f}")
 
 
 if __name__ == "__main__":

@@ -124,6 +124,7 @@ def main() -> None:
     parser.add_argument("--pixels", type=int, default=FULL_PIXELS)
     parser.add_argument("--layout", choices=LAYOUTS, default="rows")
     arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
     west, south = arguments.quad
     print(
         write_quad(arguments.folder, Quad(south, west), arguments.pixels, layout=arguments.layout)

@@ -87,7 +87,7 @@ def ours(source: Path, out: Path, *options: str) -> Taken:
         # The value of wait4 includes this process's memory before the fork.
         with suppress(OSError, StopIteration):
             lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-            line = next(each for each in lines if each.startswith("VmHWM"))
+            line = next(item for item in lines if item.startswith("VmHWM"))
             peak = max(peak, int(line.split()[1]) / 1000)
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
@@ -128,7 +128,7 @@ def stages(source: Path, archive: Path | None) -> Iterator[tuple[str, Taken]]:
     window = [np.ascontiguousarray(band[:, start : start + rows]) for start in starts[:4]]
     y = axis(rows, 2.0, step, SPEC.size, ROW_BLOCK)
     x = axis(rows, 2.0, step, SPEC.size, COLUMN_BLOCK)
-    done = [resample(each, y, x, no_data=None).pixels for each in window]
+    done = [resample(item, y, x, no_data=None).pixels for item in window]
 
     def over(work: Callable[[Any], Any], items: Iterable[Any]) -> Callable[[], None]:
         def run() -> None:
@@ -157,9 +157,9 @@ def differences(folder: Path, tar: Path) -> str:
                 continue
             content = file.extractfile(member)
             assert content is not None
-            mine = np.asarray(Image.open(io.BytesIO(content.read())))
-            theirs = np.asarray(Image.open(folder / member.name).convert("L"))
-            difference = int(np.abs(mine.astype(np.int16) - theirs).max())
+            actual = np.asarray(Image.open(io.BytesIO(content.read())))
+            expected = np.asarray(Image.open(folder / member.name).convert("L"))
+            difference = int(np.abs(actual.astype(np.int16) - expected).max())
             worst, equal, count = max(worst, difference), equal + (difference == 0), count + 1
     return f"{equal}/{count} bit-equal, greatest difference {worst}"
 
@@ -207,22 +207,22 @@ def main() -> None:
         runs = {"ours": (source,), "ours --exact": (source, "--exact")}
         if archive is not None:
             runs["ours from the zip"] = (archive,)
-        taken = {}
+        medians = {}
         for number, (name, (path, *options)) in enumerate(runs.items()):
             out = place / f"ours{number}"
             times = []
             for _ in range(RUNS):
                 shutil.rmtree(out, ignore_errors=True)
                 times.append(ours(path, out, *options))
-            taken[name] = sorted(times, key=lambda each: each.wall)[RUNS // 2]
-            walls = ", ".join(f"{each.wall:.2f}" for each in times)
+            medians[name] = sorted(times, key=lambda run_time: run_time.wall)[RUNS // 2]
+            walls = ", ".join(f"{item.wall:.2f}" for item in times)
             print(f"{name}: {walls} s, load {os.getloadavg()[0]:.1f}", flush=True)
         published = place / "published"
         slow = straightforward(source, tiles, published)
         results = [("straightforward", slow, "")]
         for number, name in enumerate(runs):
             tar = place / f"ours{number}" / f"{QUAD.name}.tar"
-            results.append((name, taken[name], differences(published, tar)))
+            results.append((name, medians[name], differences(published, tar)))
         print(f"\nload {os.getloadavg()[0]:.1f} at the end\n")
         print("| route | wall, s | CPU, s | tiles/s | ratio (wall) | ratio (CPU) | peak | pixels |")
         print("|---|---|---|---|---|---|---|---|")

@@ -68,6 +68,7 @@ def test_models_are_listed_by_pattern() -> None:
     assert mr.list_models("vit-l-16-siglip*") == ["vit-l-16-siglip-384", "vit-l-16-siglip2-512"]
     assert "mars-nano" in mr.list_models()
     assert mr.list_models("MARS-nano*") == ["mars-nano", "mars-nano-untrained"]
+    assert {"vit-l-16-siglip-384", "vit-l-16-siglip2-512"} <= {*mr.list_models("siglip*")}
     assert mr.list_models("nothing*") == []
     with pytest.raises(UsageError, match="None is not a pattern"):
         mr.list_models(None)  # type: ignore[arg-type]

@@ -91,13 +91,13 @@ def names_like(name: str, registered: Sequence[str]) -> list[str]:
     """
     if any(_plain(name) in _plain(option) for option in registered):
         return _similar(name, registered)
-    known: list[str] = list(registered)
+    names: list[str] = list(registered)
     for library in ("oc", "timm"):
         try:
-            known += list_names(library)
+            names += list_names(library)
         except (ImportError, RuntimeError, MarsRetrievalError):  # not installed, or broken
             continue
-    return _similar(name, known)
+    return _similar(name, names)
 
 
 def list_names(library: str) -> list[str]:
@@ -171,14 +171,14 @@ def _open_clip(name: str) -> ModelSpec:
     the other without an error. The published weights state it; the name of an architecture may.
     """
     open_clip = _import("open_clip")
-    asked, slash, tag = name.partition("/")
-    architectures = {_plain(known): known for known in open_clip.list_models()}
-    architecture = architectures.get(_plain(asked))
+    given, slash, tag = name.partition("/")
+    architectures = {_plain(listed): listed for listed in open_clip.list_models()}
+    architecture = architectures.get(_plain(given))
     stated: str | None = None
     if architecture is None:
         for suffix in _ACTIVATIONS:
-            base = architectures.get(_plain(asked).removesuffix(suffix))
-            if _plain(asked).endswith(suffix) and base and _has_activation(open_clip, base):
+            base = architectures.get(_plain(given).removesuffix(suffix))
+            if _plain(given).endswith(suffix) and base and _has_activation(open_clip, base):
                 architecture, stated = base, suffix
                 break
     if architecture is None or (slash and not tag):
@@ -200,22 +200,22 @@ def _open_clip(name: str) -> ModelSpec:
     activation: str | None
     if tag:
         known_tags = _tags(open_clip, architecture)
-        found = {_plain(known): known for known in known_tags}.get(_plain(tag))
-        if found is None:
-            names = [f"oc:{label}/{known}" for known in known_tags]
+        match = {_plain(published): published for published in known_tags}.get(_plain(tag))
+        if match is None:
+            names = [f"oc:{label}/{published}" for published in known_tags]
             near = _similar(f"oc:{label}/{tag}", names)
             raise UnknownNameError("weights of open_clip", f"oc:{name}", names, similar=near)
-        weights = known_tags[found]
+        weights = known_tags[match]
         activation = _trained_with(open_clip, architecture, weights)
         if stated not in (None, activation):
             raise UsageError(
-                f"model 'oc:{name}': the weights '{found}' were trained with {activation}, not "
+                f"model 'oc:{name}': the weights '{match}' were trained with {activation}, not "
                 f"{stated}",
-                remedy=f"Use oc:{_base(architecture)}/{found}",
+                remedy=f"Use oc:{_base(architecture)}/{match}",
             )
         settings["pretrained"] = weights.get("hf_hub", "")
         settings["preprocess"] = _pixels(weights)
-        label, repository = f"{label}/{found}", settings["pretrained"].rpartition("/")[0]
+        label, repository = f"{label}/{match}", settings["pretrained"].rpartition("/")[0]
     else:
         activation = stated or _activation(open_clip, architecture, False)
         settings["tags"] = sorted(_tags(open_clip, architecture))
@@ -323,8 +323,8 @@ def _activation(open_clip: Any, architecture: str, published: bool) -> str | Non
 def _trained_with(open_clip: Any, architecture: str, weights: Mapping[str, Any]) -> str | None:
     """Return the activation of published weights, which open_clip marks; a config may fix it."""
     base = _base(architecture)
-    known = base if base in open_clip.list_models() else architecture
-    return _activation(open_clip, known, weights.get("quick_gelu", False))
+    listed = base if base in open_clip.list_models() else architecture
+    return _activation(open_clip, listed, weights.get("quick_gelu", False))
 
 
 def _is_open(open_clip: Any, architecture: str) -> bool:
@@ -369,9 +369,9 @@ def _local_config(folder: Path | None, repository: str, revision: str | None) ->
     return config if isinstance(config, dict) else {}
 
 
-def _similar(name: str, known: Iterable[str]) -> list[str]:
+def _similar(name: str, names: Iterable[str]) -> list[str]:
     """Return the most similar names: those that hold the name, shortest first, else the nearest."""
-    options = _by_plain_name(tuple(known))
+    options = _by_plain_name(tuple(names))
     plain = _plain(name)
     held = [key for key in options if plain in key]
     near = sorted(held, key=len) or difflib.get_close_matches(plain, options, cutoff=0.65)
@@ -379,8 +379,8 @@ def _similar(name: str, known: Iterable[str]) -> list[str]:
 
 
 @cache
-def _by_plain_name(known: tuple[str, ...]) -> dict[str, str]:
-    return {_plain(name): name for name in reversed(known)}  # the first of equal names is kept
+def _by_plain_name(names: tuple[str, ...]) -> dict[str, str]:
+    return {_plain(name): name for name in reversed(names)}  # the first of equal names is kept
 
 
 def _plain(name: str) -> str:

@@ -50,8 +50,8 @@ def list_models(pattern: str = "*") -> list[str]:
     """List the models of the registry.
 
     Args:
-        pattern: Shell pattern of ids or names, such as ``"siglip*"`` or ``"*qwen*"``; upper and
-            lower case are the same.
+        pattern: Shell pattern of ids or names, or of their part after a hyphen: ``"siglip*"``
+            lists ``vit-l-16-siglip-384``; upper and lower case are the same.
 
     Returns:
         Ids, built-in models first.
@@ -64,11 +64,12 @@ def list_models(pattern: str = "*") -> list[str]:
             f"{pattern!r} is not a pattern of model names",
             remedy='Give a text such as "siglip*", or nothing for all models.',
         )
-    lowered = pattern.lower()
+    patterns = (pattern.lower(), f"*-{pattern.lower()}")
     return [
         spec.id
         for spec in all_specs()
-        if fnmatchcase(spec.id.lower(), lowered) or fnmatchcase(spec.name.lower(), lowered)
+        if any(fnmatchcase(spec.id.lower(), option) for option in patterns)
+        or any(fnmatchcase(spec.name.lower(), option) for option in patterns)
     ]
 
 

@@ -170,10 +170,10 @@ def plan(
                 reason = f"{spec.id} has no {missing} encoder, which task {task.name} needs"
                 if skip(spec, task, reason):
                     continue
-                raise ModalityError(
-                    reason,
-                    remedy="Leave this pair out, or choose another model: marsretrieval models",
-                )
+                remedy = "Leave this pair out, or choose another model: marsretrieval models"
+                if getattr(task, "queries", None) == "text":  # images could be the queries, too
+                    remedy = "Use every image as a query (queries: images), or choose another model"
+                raise ModalityError(reason, remedy=remedy)
             require_used_options(task, opened[task.name], spec.modalities, spec.id)
             options_given = task_options(task)
             if dim is not None:

@@ -82,15 +82,15 @@ class Tally:
         """Estimate the positive tiles; the limits treat unsure tiles as no and as yes."""
         if any(n == 0 < size for n, size in zip(self.sampled, self.sizes, strict=True)):
             # Some stratum has not been looked at: only the range is known.
-            known, found = len(self.known), sum(self.yes)
-            most = sum(self.sizes) - sum(self.sampled) + found + sum(self.unsure)
-            return Interval(None, known + found, known + len(self.known_unsure) + most)
+            before, confirmed = len(self.known), sum(self.yes)
+            most = sum(self.sizes) - sum(self.sampled) + confirmed + sum(self.unsure)
+            return Interval(None, before + confirmed, before + len(self.known_unsure) + most)
         low = estimate_tiles(self.sizes, self.sampled, self.yes, known=len(self.known))
         if not sum(self.unsure) and not self.known_unsure:
             return low
         either = tuple(a + b for a, b in zip(self.yes, self.unsure, strict=True))
-        known = len(self.known) + len(self.known_unsure)
-        high = estimate_tiles(self.sizes, self.sampled, either, known=known)
+        before = len(self.known) + len(self.known_unsure)
+        high = estimate_tiles(self.sizes, self.sampled, either, known=before)
         return Interval(low.estimate, low.low, high.high)
 
     def is_narrow(self, target: float) -> bool:
@@ -104,8 +104,8 @@ class Tally:
         if any(n == 0 < size for n, size in zip(self.sampled, self.sizes, strict=True)):
             return False
         either = tuple(a + b for a, b in zip(self.yes, self.unsure, strict=True))
-        known = len(self.known)
-        for positive, base in ((self.yes, known), (either, known + len(self.known_unsure))):
+        before = len(self.known)
+        for positive, base in ((self.yes, before), (either, before + len(self.known_unsure))):
             tiles = estimate_tiles(self.sizes, self.sampled, positive, known=base)
             if not tiles.estimate or tiles.half_width > target * tiles.estimate:
                 return False
@@ -119,24 +119,24 @@ class Tally:
         """
         tiles = self.tiles()
         share = {name: 1 / sizes.of(name) for name, _ in (*self.positives, *self.doubtful)}
-        known = sum(1 / sizes.of(name) for name in self.known)
+        before = sum(1 / sizes.of(name) for name in self.known)
         if tiles.estimate is None:
-            found = sum(share[name] for name, _ in self.positives)
-            return Interval(None, known + found, tiles.high)
+            share_sum = sum(share[name] for name, _ in self.positives)
+            return Interval(None, before + share_sum, tiles.high)
 
-        def total(items: Sequence[tuple[str, int]], known: float) -> Interval:
+        def total(items: Sequence[tuple[str, int]], base: float) -> Interval:
             return estimate_places(
                 self.sizes,
                 self.sampled,
                 [stratum for _, stratum in items],
                 [share[name] for name, _ in items],
-                known=known,
+                known=base,
             )
 
-        low = total(self.positives, known)
+        low = total(self.positives, before)
         if not self.doubtful and not self.known_unsure:
             return low
-        high = total((*self.positives, *self.doubtful), known + len(self.known_unsure))
+        high = total((*self.positives, *self.doubtful), before + len(self.known_unsure))
         return Interval(low.estimate, low.low, high.high)
 
     @property
@@ -331,9 +331,9 @@ def open_page(audit: Audit, marks: Sequence[Mark]) -> tuple[int, list[Slot]] | N
     """
     answers = _answers(audit, marks)
     for number, slots in enumerate(audit.pages, 1):
-        left = [slot for slot in slots if (number, slot.id) not in answers]
-        if left:
-            return number, left
+        remaining = [slot for slot in slots if (number, slot.id) not in answers]
+        if remaining:
+            return number, remaining
     return None
 
 
@@ -352,14 +352,14 @@ def draw_page(
         The audit with one more page; the same audit if it is complete.
     """
     tally = count_answers(audit, marks, audits)
-    shown = [slot for slots in audit.pages for slot in slots]
+    earlier = [slot for slots in audit.pages for slot in slots]
     page: list[Slot] = []
 
     def is_due(kind: SlotKind, every: int) -> bool:
-        before = sum(slot.kind == kind for slot in (*shown, *page))
-        return len(page) < count and before < (len(shown) + count) // every
+        before = sum(slot.kind == kind for slot in (*earlier, *page))
+        return len(page) < count and before < (len(earlier) + count) // every
 
-    rest_left = audit.rest_order[sum(slot.kind == "elsewhere" for slot in shown) :]
+    rest_left = audit.rest_order[sum(slot.kind == "elsewhere" for slot in earlier) :]
     done = target_reached(audit, tally)
     checks = _unchecked(audit, tally)
     if done and not rest_left and not checks:
@@ -369,28 +369,28 @@ def draw_page(
         recent = {slot.id for slot in audit.pages[-1]}
         checks = [name for name in checks if name not in recent][: max(1, count // _CHECK_EVERY)]
     page.extend(Slot(name, "check") for name in checks[:count])
-    controls = list(audit.controls[sum(slot.kind == "control" for slot in shown) :])
+    controls = list(audit.controls[sum(slot.kind == "control" for slot in earlier) :])
     while controls and is_due("control", _CONTROL_EVERY):
         page.append(Slot(controls.pop(0), "control"))
-    second = {slot.id for slot in (*shown, *page) if slot.kind in ("repeat", "check")}
-    once = [slot.id for slot in shown if slot.kind == "sample" and slot.id not in second]
+    second = {slot.id for slot in (*earlier, *page) if slot.kind in ("repeat", "check")}
+    once = [slot.id for slot in earlier if slot.kind == "sample" and slot.id not in second]
     while once and is_due("repeat", _REPEAT_EVERY):
         page.append(Slot(once.pop(int(generator.integers(len(once)))), "repeat"))
     room = count - len(page)
     rest_now = room if done else min(room - 1, -(-count // _REST_EVERY))
     page.extend(Slot(name, "elsewhere") for name in rest_left[: max(rest_now, 0)])
     if not done:
-        page.extend(_draw_sample(audit, tally, shown, count - len(page)))
+        page.extend(_draw_sample(audit, tally, earlier, count - len(page)))
     if room and all(slot.kind in ("control", "repeat") for slot in page):
         return audit  # the random orders are used up
     mixed = tuple(page[index] for index in generator.permutation(len(page)).tolist())
     return replace(audit, pages=(*audit.pages, mixed))
 
 
-def _draw_sample(audit: Audit, tally: Tally, shown: Sequence[Slot], count: int) -> list[Slot]:
+def _draw_sample(audit: Audit, tally: Tally, earlier: Sequence[Slot], count: int) -> list[Slot]:
     """Draw tiles of the domain: 20 per stratum first, then where they narrow the interval most."""
     planned = np.bincount(
-        [slot.stratum or 0 for slot in shown if slot.kind == "sample"],
+        [slot.stratum or 0 for slot in earlier if slot.kind == "sample"],
         minlength=len(audit.sizes),
     )
     available = np.array([len(names) for names in audit.order])
@@ -485,21 +485,21 @@ def planned(audit: Audit, tally: Tally) -> int:
     Returns:
         The number of tiles; a prediction until the audit is complete.
     """
-    shown = sum(map(len, audit.pages))
+    shown_count = sum(map(len, audit.pages))
     sampled, most = sum(tally.sampled), sum(len(names) for names in audit.order)
     tiles = tally.tiles()
     if target_reached(audit, tally):
-        wanted = sampled
+        needed = sampled
     elif tiles.estimate:
         ratio = tiles.half_width / (audit.target * tiles.estimate)
-        wanted = min(most, math.ceil(sampled * ratio**2))
+        needed = min(most, math.ceil(sampled * ratio**2))
     else:
         first = sum(min(START, len(names)) for names in audit.order)
-        wanted = min(most, max(first, sampled + PAGE))
-    left = max(wanted - sampled, 0) + len(audit.rest_order) - tally.rest_sampled
-    again = left / _REPEAT_EVERY + (left / _CONTROL_EVERY if audit.controls else 0)
+        needed = min(most, max(first, sampled + PAGE))
+    remaining = max(needed - sampled, 0) + len(audit.rest_order) - tally.rest_sampled
+    again = remaining / _REPEAT_EVERY + (remaining / _CONTROL_EVERY if audit.controls else 0)
     complete = sampled + tally.rest_sampled + tally.repeats + tally.controls
-    return max(shown, complete + left + round(again))
+    return max(shown_count, complete + remaining + round(again))
 
 
 def _answers(audit: Audit, marks: Sequence[Mark]) -> dict[tuple[int, str], int]:

@@ -64,7 +64,7 @@ def content_of(path: str | Path, content: str | None = None) -> Content:
     suffix = path.suffix.lower()
     chosen: Content | None = None
     if content is not None:
-        chosen = next((known for known in CONTENTS if known == content), None)
+        chosen = next((name for name in CONTENTS if name == content), None)
         if chosen is None:
             raise UsageError(f"no content '{content}'", remedy=f"Use {', '.join(CONTENTS)}.")
     elif suffix in (".md", ".html"):
@@ -73,7 +73,7 @@ def content_of(path: str | Path, content: str | None = None) -> Content:
         chosen = "places"
     else:
         stem = path.stem.lower()
-        chosen = next((known for start, known in _STEMS if start in stem), None)
+        chosen = next((name for start, name in _STEMS if start in stem), None)
         if chosen is None:
             raise UsageError(
                 f"{path}: the name does not say what the file is to hold",
@@ -300,8 +300,8 @@ def places_frame(files: InventoryFiles, store: EmbeddingStore) -> GeoDataFrame:
             for index in range(start, start + len(group))
         ]
         start += len(group)
-        known = [shape for shape in geo.to_shapely(outlines) if shape is not None]
-        shape = shapely.union_all(known) if known else None
+        outlined = [shape for shape in geo.to_shapely(outlines) if shape is not None]
+        shape = shapely.union_all(outlined) if outlined else None
         is_single = shape is not None and shape.geom_type == "Polygon"
         shapes.append(shapely.MultiPolygon([shape]) if is_single else shape)
     table = pandas.DataFrame(records, columns=[*_place_columns()])

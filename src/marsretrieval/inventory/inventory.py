@@ -499,11 +499,11 @@ class Inventory:
         if self._empty is not None:
             exclude |= self._empty
         exclude[self._rows(list(marked), marked)] = True
-        left = int((~exclude).sum())
-        if not left:
+        remaining = int((~exclude).sum())
+        if not remaining:
             return NextTiles([], complete=True)
         yes = sum(mark.mark == "yes" for mark in marked.values())
-        depth = min(left, count + max(_MIN_DEPTH, _DEPTH * yes))
+        depth = min(remaining, count + max(_MIN_DEPTH, _DEPTH * yes))
         vector = self.vector
         ranking = exact_topk(self.store, vector, depth, exclude=exclude, progress=progress)
         scores, rows = ranking.hits(0)
@@ -574,8 +574,8 @@ class Inventory:
         noted = np.array([-1 if (row := marks[name].row) is None else row for name in names])
         rows = noted.astype(np.int64)
         valid = (rows >= 0) & (rows < self.store.rows)
-        known = known_of(self.store)
-        actual = iter(known.ids(rows[valid]) if valid.any() else [])
+        tiles = known_of(self.store)
+        actual = iter(tiles.ids(rows[valid]) if valid.any() else [])
         is_right = np.array(
             [ok and next(actual) == name for ok, name in zip(valid, names, strict=True)],
             dtype=np.bool_,
@@ -587,7 +587,7 @@ class Inventory:
 
 
 def _mark_value(value: str) -> MarkValue:
-    for known in MARK_VALUES:
-        if value == known:
-            return known
+    for allowed in MARK_VALUES:
+        if value == allowed:
+            return allowed
     raise UsageError(f"'{value}' is not a mark", remedy="Use yes, no, unsure, or none (take back).")

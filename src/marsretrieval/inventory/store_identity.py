@@ -201,8 +201,8 @@ def place_distance(store: EmbeddingStore) -> float:
         Degrees.
     """
     height = known_of(store).extents()[:, 1]
-    known = height[np.isfinite(height) & (height > 0)]
-    return round(float(np.median(known)) * _PLACE_TILES, 9) if len(known) else _PLACE_DEG
+    heights = height[np.isfinite(height) & (height > 0)]
+    return round(float(np.median(heights)) * _PLACE_TILES, 9) if len(heights) else _PLACE_DEG
 
 
 def save_vector(path: Path, vector: Vector) -> None:

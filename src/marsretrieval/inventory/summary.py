@@ -63,8 +63,8 @@ def estimate(
     confirmed = len(tally.known) + sum(tally.yes)
     agreement = wilson_interval(tally.agreed, tally.repeats)
     hit_rate = wilson_interval(tally.hits, tally.controls)
-    shown = {name for name, _ in tally.positives} | {*tally.known}
-    places, assumed = tally.places(sizes), sizes.count_assumed(shown)
+    positives = {name for name, _ in tally.positives} | {*tally.known}
+    places, assumed = tally.places(sizes), sizes.count_assumed(positives)
     if assumed:
         # A place may be larger than assumed, and all positive tiles may belong to one place.
         places = Interval(places.estimate, min(places.low, 1.0), places.high)
@@ -115,14 +115,14 @@ def _without_audit(marked: Mapping[str, int], population: int, sizes: PlaceSizes
     places = Interval(
         confirmed if is_exact else None, confirmed, confirmed if is_exact else max(confirmed, most)
     )
-    left = population - decided - marked["unsure"]
+    rest = population - decided - marked["unsure"]
     return {
         "domain": decided + marked["unsure"],
         "audited": 0,
         "tiles": tiles.to_dict(),
         "places": {**places.to_dict(), "assumed": 0},
         "recall": {**completeness(yes, tiles).to_dict(), "confirmed": yes},
-        "elsewhere": {"tiles": left, "audited": 0, "yes": 0, "high": float(left)},
+        "elsewhere": {"tiles": rest, "audited": 0, "yes": 0, "high": float(rest)},
         "corrected": None,
         "agreement": None,
         "hit_rate": None,

@@ -202,9 +202,9 @@ def by_latitude(
         (share of these near a point; 0 without tiles). Bands without a point and tile are left
         out; those without points have no `average_precision` and `recall`.
     """
-    found = coverage.first != NEVER
+    is_reached = coverage.first != NEVER
     gains = np.zeros(len(coverage.first))
-    gains[found] = coverage.precision()[coverage.first[found] - 1]
+    gains[is_reached] = coverage.precision()[coverage.first[is_reached] - 1]
     bands: list[dict[str, Any]] = []
     for low in range(-90, 90, BAND_DEG):
         high = low + BAND_DEG

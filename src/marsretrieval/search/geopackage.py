@@ -62,9 +62,9 @@ def add_layers(path: Path, hits: Hits, table: Any, layer: str, crs: str) -> None
     import pyogrio
 
     outlines = any(isinstance(shape, list) for shape in hits.shapes)
-    known = hits.known is not None
+    has_known = hits.known is not None
     kind: Kind = "fill" if outlines or not len(hits) else "marker"
-    styles: list[_LayerStyle] = [(layer, kind, hits.scores, "rank", 150, known)]
+    styles: list[_LayerStyle] = [(layer, kind, hits.scores, "rank", 150, has_known)]
     if outlines:
         points = _centres(hits)
         places, merged = merge_places(hits)
@@ -78,7 +78,7 @@ def add_layers(path: Path, hits: Hits, table: Any, layer: str, crs: str) -> None
             pyogrio.write_arrow(
                 with_geometry, path, layer=name, geometry_type=geometry_type, **settings
             )
-        styles.append((POINTS, "marker", hits.scores, "rank", 255, known))
+        styles.append((POINTS, "marker", hits.scores, "rank", 255, has_known))
         scores = places.column("score").to_numpy(zero_copy_only=False)
         styles.append((PLACES, "fill", scores, "place", 40, False))
     _write_styles(path, styles)

@@ -254,11 +254,11 @@ def _draw_known(chart: PlanetMap, hits: Hits, lon: Floats, lat: Floats) -> None:
     against = hits.about.get("against")
     if hits.known is None or against is None:
         return
-    known = np.array([value is True for value in hits.known], dtype=np.bool_)
+    is_known = np.array([value is True for value in hits.known], dtype=np.bool_)
     name = Path(against["file"]).name if against.get("file") else "the catalogue"
     chart.points(
-        lon[known],
-        lat[known],
+        lon[is_known],
+        lat[is_known],
         colour=chart.style.second,
         marker="P",
         size=34.0,

@@ -72,12 +72,12 @@ class TileRaster:
             return None
         lon, lat = np.asarray(lon)[tiles], np.asarray(lat)[tiles]
         width, height = np.asarray(width_deg)[tiles], np.asarray(height_deg)[tiles]
-        known = np.isfinite(width) & np.isfinite(height) & (width > 0) & (height > 0)
-        cell_lon = float(np.median(width[known])) if known.any() else _DEFAULT_DEG
-        cell_lat = float(np.median(height[known])) if known.any() else _DEFAULT_DEG
+        has_size = np.isfinite(width) & np.isfinite(height) & (width > 0) & (height > 0)
+        cell_lon = float(np.median(width[has_size])) if has_size.any() else _DEFAULT_DEG
+        cell_lat = float(np.median(height[has_size])) if has_size.any() else _DEFAULT_DEG
         # Extents are stored as float32: 0.2 degrees reads 0.200000003.
         cell_lon, cell_lat = float(f"{cell_lon:.6g}"), float(f"{cell_lat:.6g}")
-        width, height = np.where(known, width, 0.0), np.where(known, height, 0.0)
+        width, height = np.where(has_size, width, 0.0), np.where(has_size, height, 0.0)
         lon = _unrolled(lon)
         west, east = float((lon - width / 2).min()), float((lon + width / 2).max())
         south, north = float((lat - height / 2).min()), float((lat + height / 2).max())
@@ -90,16 +90,16 @@ class TileRaster:
         cell_lon, cell_lat = cell_lon * factor, cell_lat * factor
         columns = max(1, int(np.ceil((east - west) / cell_lon - _EDGE)))
         rows = max(1, int(np.ceil((north - south) / cell_lat - _EDGE)))
-        left, right = _covered((lon - west) / cell_lon, width / cell_lon)
+        first, end = _covered((lon - west) / cell_lon, width / cell_lon)
         top, bottom = _covered((north - lat) / cell_lat, height / cell_lat)
         top, bottom = np.clip(top, 0, rows - 1), np.clip(bottom, 1, rows)
-        high, wide = np.maximum(bottom - top, 1), np.maximum(right - left, 1)
+        high, wide = np.maximum(bottom - top, 1), np.maximum(end - first, 1)
         # One entry per pixel of each tile.
         counts = high * wide
         entry = np.repeat(np.arange(len(tiles)), counts)
         step = np.arange(len(entry)) - np.repeat(np.cumsum(counts) - counts, counts)
         row = top[entry] + step // wide[entry]
-        column = left[entry] + step % wide[entry]
+        column = first[entry] + step % wide[entry]
         spans_planet = columns * cell_lon >= 360 - cell_lon / 2
         column = column % columns if spans_planet else np.clip(column, 0, columns - 1)
         pixels = (np.clip(row, 0, rows - 1) * columns + column).astype(np.int32)
