@@ -157,14 +157,17 @@ def _write(
     command: str | None,
     progress: Progress,
 ) -> _Written:
-    from marsretrieval.search.page.page import check_page
-    from marsretrieval.search.sheet import check_sheet
-
     pages = output.pages
-    for path in pages:  # before the first file is written
-        check_page(result.hits, path, output.images_per_page)
-    for path in output.sheet or []:
-        check_sheet(result.hits, path)
+    if pages:  # checked before the first file is written
+        from marsretrieval.search.page.page import check_page
+
+        for path in pages:
+            check_page(result.hits, path, output.images_per_page)
+    if output.sheet:
+        from marsretrieval.search.sheet import check_sheet
+
+        for path in output.sheet:
+            check_sheet(result.hits, path)
     files_of = (
         result.write(
             path,
