@@ -140,6 +140,7 @@ def test_marks_from_a_table(name: Path, tmp_path: Path, marsretrieval: Run) -> N
         (["export", "NAME", "-o", "list.csv"], 2, "--what"),
         (["export", "NAME", "-o", "places.pdf"], 2, "'.pdf'|does not say"),
         (["export", "NAME", "-o", "negatives.csv"], 1, "no tile is marked no"),
+        (["export", "NAME", "-o", "marks.csv", "-o", "marks.csv"], 2, "named twice"),
         (["new", "NAME", "--store", "STORE", "--similar-to", "tile-000001"], 1, "exists already"),
         (["new", "other", "--store", "STORE"], 2, "nothing to search for"),
         (["new", "other", "--store", "STORE", "--vector", "nothing.npy"], 1, "no such file"),

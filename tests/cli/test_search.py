@@ -248,9 +248,14 @@ def test_hits_beside_a_catalogue(store: Path, tmp_path: Path) -> None:
         (("--region-layer", "a"), 2, "without the file of a region"),
         (("--against", "none.csv"), 1, "no such file"),
         (("--against", "a.csv"), 1, "--lon-column"),
+        (("--image-weight", "0.5"), 2, "requires a text and an example"),
+        (("--negative-weight", "0.5"), 2, "requires a negative"),
+        (("--no-templates",), 2, "requires a text"),
+        (("--vector", "a.csv"), 1, "not a NumPy array"),
+        (("--min-score", "5", "-o", "b.csv", "--sheet", "b.png"), 2, "b.png: no hits"),
     ],
 )
-def test_invalid_catalogue_options(
+def test_invalid_options(
     options: tuple[str, ...], code: int, message: str, store: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -258,3 +263,10 @@ def test_invalid_catalogue_options(
     Path("a.csv").write_text("where,what\n1,2\n")
     done = call("search", "--store", store, "--like", HERE, *options, code=code)
     assert message in done.stderr
+    assert [path.name for path in Path().iterdir()] == ["a.csv"]
+
+
+def test_options_of_a_model_that_is_not_loaded_are_reported(store: Path) -> None:
+    done = call("search", "--store", store, "--like", HERE, "--device", "cuda", "--json")
+    assert "note: --device ignored" in done.stderr
+    assert json.loads(done.stdout)["ignored_options"] == ["--device"]

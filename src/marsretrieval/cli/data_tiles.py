@@ -185,6 +185,10 @@ def tiles(
         bands=None if bands is None else rasters.parse_bands(bands),
         nodata=nodata,
     )
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: not a folder", remedy="Name a folder.")
+    if ca_file is not None and not ca_file.is_file():
+        raise UsageError(f"--ca-file {ca_file}: no such file", remedy="Name a PEM file.")
     quad_run = None
     if quad_files or not raster_files:
         quad_run = _QuadRun.from_options(

@@ -105,6 +105,7 @@ def new(
 
         query = read_vector(vector)
     opened = loading.open_store(store)
+    ignored = [] if text else loading.report_unused()
     if opened.missing:
         say(f"warning: {store} is not finished: {pluralize(len(opened.missing), 'shard')} missing")
     with create_inventory(
@@ -118,6 +119,7 @@ def new(
             "set_hash": header.store.set_hash,
             "population": inventory.population,
             "without_data": header.without_data,
+            **({"ignored_options": ignored} if ignored else {}),
         }
         tiles = pluralize(inventory.population, "tile")
     if as_json:
@@ -421,6 +423,8 @@ def export(
     files = _read(name)
     for path in out:
         content_of(path, what)
+        if out.count(path) > 1:
+            raise UsageError(f"{path}: named twice", remedy="Give the files different names.")
 
     def opened() -> Any:
         tile_store = find_store(files, store)

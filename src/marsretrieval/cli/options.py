@@ -221,10 +221,29 @@ class StoreModelOptions:
 
         return open_store(folders, **self.values(), report=say)
 
+    def report_unused(self) -> list[str]:
+        """Print a note on the options that have no effect because no model is loaded.
+
+        Returns:
+            These options.
+        """
+        values = {
+            "--model": self.model is not None,
+            "--checkpoint": self.checkpoint is not None,
+            "--device": self.device != "auto",
+        }
+        flags = [flag for flag, is_set in values.items() if is_set]
+        if flags:
+            say(f"note: {', '.join(flags)} ignored: the query needs no model")
+        return flags
+
 
 def _check_checkpoint(path: Path | None) -> None:
     if path is not None and not path.exists():
-        raise UsageError(f"--checkpoint {path}: no such file or folder")
+        raise UsageError(
+            f"--checkpoint {path}: no such file or folder",
+            remedy="Name a file or folder.",
+        )
 
 
 Seed = Annotated[int, _intervals(min=0, help="Seed of the bootstrap.")]

@@ -129,6 +129,21 @@ def read_options(
     return path
 
 
+def command_line_flags(context: typer.Context) -> set[str]:
+    """Return the options given on the command line, under all their names.
+
+    Args:
+        context: Context of the command, with all options parsed.
+    """
+    flags = set()
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        # By name: typer may bring its own copy of click.
+        if source is not None and source.name == "COMMANDLINE":
+            flags |= {*option.opts}
+    return flags
+
+
 def finish_repeat(context: typer.Context) -> Repetition | None:
     """Check the files of a repeated request, and report overridden options on stderr.
 
@@ -148,12 +163,7 @@ def finish_repeat(context: typer.Context) -> Repetition | None:
     from marsretrieval.search.provenance import read_request
 
     names = {flag: option.name or "" for option in context.command.params for flag in option.opts}
-    given = set()
-    for flag, name in names.items():
-        source = context.get_parameter_source(name)
-        # By name: typer may bring its own copy of click.
-        if source is not None and source.name == "COMMANDLINE":
-            given.add(flag)
+    given = command_line_flags(context)
     excluded = {other for flag in given for other in _EXCLUDES.get(flag, ())} - given
     for flag in _OPTIONS.values():
         if names[flag] in repetition.options and flag in given | excluded:

@@ -24,7 +24,7 @@ from marsretrieval.cli.options import (
     StoreModelOptions,
     expand_options,
 )
-from marsretrieval.cli.repeat import finish_repeat, read_options
+from marsretrieval.cli.repeat import command_line_flags, finish_repeat, read_options
 from marsretrieval.cli.search_options import OutputOptions, QueryOptions, SelectionOptions
 from marsretrieval.text import pluralize
 
@@ -86,6 +86,7 @@ def search(
     if repetition is not None:
         query = _remove(query, repetition.removed)
         selection = _remove(selection, repetition.removed)
+    query.check(command_line_flags(context))
     selection.check()
     known = catalogue.read(columns)
     tile_store = loading.open_store(store)
@@ -101,8 +102,13 @@ def search(
             cell=output.heatmap_cell,
             domain=output.lon,
         )
+    report: dict[str, Any] = {"rows": len(tile_store)}
+    if repetition is not None:
+        report["repeat"] = repetition.to_dict()
     if question.needs_encoder:
         tile_store.require_model(needs_text=question.needs_text)
+    elif ignored := loading.report_unused():
+        report["ignored_options"] = ignored
     if tile_store.missing:
         shards = pluralize(len(tile_store.missing), "shard")
         say(f"warning: {tile_store.path} is incomplete: {shards} missing")
@@ -113,8 +119,7 @@ def search(
         remedy = "; --min-valid 0 keeps them" if min_valid is None else ""
         say(f"note: {tiles} {share} left out{remedy}")
     if dry_run:
-        plan = {} if repetition is None else {"repeat": repetition.to_dict()}
-        _print_plan(tile_store, question, output.files, known, as_json, plan)
+        _print_plan(tile_store, question, output.files, known, as_json, report)
         return
     command = command_line(context) if output.pages else None
     with show_progress(quiet=as_json) as progress:
@@ -124,9 +129,6 @@ def search(
         if known is not None:
             result = result.against(known.points, km=known.km)
         written = _write(result, output, style, command, progress)
-    report: dict[str, Any] = {"rows": len(tile_store)}
-    if repetition is not None:
-        report["repeat"] = repetition.to_dict()
     _print_report(result, output, written, report, as_json=as_json)
 
 
@@ -156,6 +158,16 @@ def _write(
     progress: Progress,
 ) -> _Written:
     pages = output.pages
+    if pages:  # checked before the first file is written
+        from marsretrieval.search.page.page import check_page
+
+        for path in pages:
+            check_page(result.hits, path, output.images_per_page)
+    if output.sheet:
+        from marsretrieval.search.sheet import check_sheet
+
+        for path in output.sheet:
+            check_sheet(result.hits, path)
     files_of = (
         result.write(
             path,
@@ -232,7 +244,6 @@ def _print_plan(
     plan: dict[str, Any] = {
         **question.about,
         **more,
-        "rows": len(store),
         "complete": not store.missing,
         "loads_model": question.needs_encoder,
         "files": [str(path) for path in files],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -99,6 +100,28 @@ class QueryOptions:
         Path | None,
         _query(metavar="FILE", help="Query vector (.npy) instead of a text or examples."),
     ] = None
+
+    def check(self, flags: Set[str]) -> None:
+        """Refuse weights and --no-templates for queries that they do not affect.
+
+        Args:
+            flags: Options given on the command line.
+
+        Raises:
+            UsageError: If an option has no effect.
+        """
+        has_example = bool(self.image or self.like or self.like_at)
+        has_negative = bool(self.not_text or self.not_image or self.not_like)
+        for flag, applies, needs in (
+            ("--image-weight", bool(self.text) and has_example, "a text and an example"),
+            ("--negative-weight", has_negative, "a negative text, image or tile"),
+            ("--no-templates", bool(self.text or self.not_text), "a text"),
+        ):
+            if flag in flags and not applies:
+                raise UsageError(
+                    f"{flag} requires {needs} in the query",
+                    remedy="Add it, or leave it out.",
+                )
 
     def arguments(self) -> dict[str, Any]:
         """Return the options as arguments of `Store.question`.

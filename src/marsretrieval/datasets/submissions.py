@@ -99,8 +99,11 @@ def read_vectors(path: str | Path) -> npt.NDArray[Any]:
         vectors = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
         raise DatasetNotFoundError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: not readable as .npy ({error})", remedy=remedy) from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{path}: not readable as .npy ({reason})", remedy=remedy) from error
+    except (ValueError, EOFError) as error:  # numpy's text recommends unsafe options
+        raise DataError(f"{path}: not a .npy file of numbers", remedy=remedy) from error
     if not isinstance(vectors, np.ndarray):
         vectors.close()
         raise DataError(f"{path}: an archive of several arrays", remedy=remedy)

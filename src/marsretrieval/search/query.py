@@ -95,11 +95,14 @@ def read_vector(path: str | Path) -> Vector:
     try:
         values = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: no such file", remedy="Name a .npy file.") from error
+    except OSError as error:
+        reason = error.strerror or error
         raise DataError(
-            f"{path}: not readable as a NumPy array ({error})", remedy="Name a .npy file."
+            f"{path}: not readable as a NumPy array ({reason})", remedy="Name a .npy file."
         ) from error
+    except (ValueError, EOFError) as error:  # numpy's text recommends unsafe options
+        raise DataError(f"{path}: not a NumPy array", remedy="Name a .npy file.") from error
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
         raise DataError(f"{path}: not an array of numbers", remedy="Name a .npy file.")
     vector = values.astype(np.float64).reshape(-1) if values.ndim == 2 else values

@@ -72,6 +72,25 @@ def check_sheet_path(path: str | Path) -> None:
     check_output(path)
 
 
+def check_sheet(hits: Hits, path: Path) -> None:
+    """Check that contact sheets can hold these hits.
+
+    Args:
+        hits: The hits.
+        path: The output file, for messages.
+
+    Raises:
+        UsageError: If there are no hits, or too many.
+    """
+    if not len(hits):
+        raise UsageError(f"{path}: no hits for a contact sheet", remedy="Search for more.")
+    if len(hits) > MAX_SHEET_HITS:
+        raise UsageError(
+            f"{path}: {len(hits):,} hits, and contact sheets hold at most {MAX_SHEET_HITS:,}",
+            remedy="Limit them with -k (k=...).",
+        )
+
+
 def write_sheet(
     hits: Hits,
     path: str | Path,
@@ -104,13 +123,7 @@ def write_sheet(
     """
     path = Path(path)
     check_sheet_path(path)
-    if not len(hits):
-        raise UsageError(f"{path}: no hits for a contact sheet", remedy="Search for more.")
-    if len(hits) > MAX_SHEET_HITS:
-        raise UsageError(
-            f"{path}: {len(hits):,} hits, and contact sheets hold at most {MAX_SHEET_HITS:,}",
-            remedy="Limit them with -k (k=...).",
-        )
+    check_sheet(hits, path)
     loader = tile_images or TileImages(store)
     thumbnails = loader.load_hits(hits, progress=progress)
     sheets = _Sheets(hits, thumbnails, style_of(style))

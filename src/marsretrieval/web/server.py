@@ -122,6 +122,8 @@ class MapServer:
             )
             if store.missing:
                 report(f"warning: {path} is not finished: {len(store.missing)} shards are missing")
+            if str(path) in stores:
+                raise UsageError(f"{path}: given twice", remedy="Give every store once.")
             stores[str(path)] = MapStore(store, str(path), progress)
         self.stores = list(stores.values())
         images = {name: MapImages(store, options.images) for name, store in stores.items()}
