@@ -24,8 +24,8 @@ from marsretrieval.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from marsretrieval.datasets.download.report import Plan, Report
-    from marsretrieval.tasks.items import EmbeddingItem
     from marsretrieval.datasets.inventory import DatasetInventory
+    from marsretrieval.tasks.items import EmbeddingItem
 
 _MAX_EXAMPLES = 5
 
