@@ -292,6 +292,7 @@ def run_jobs(
                 ],
                 "skipped": [dict(pair) for pair in skipped],
                 "metrics": [result.to_dict() for result in results],
+                "figures": [result.to_dict() for result in results],  # earlier name of "metrics"
             }
         )
     else:

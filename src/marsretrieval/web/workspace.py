@@ -19,7 +19,7 @@ import numpy.typing as npt
 from marsretrieval import geo
 from marsretrieval.api import SearchQuery, SearchResult, Store
 from marsretrieval.datasets import decode_rgb
-from marsretrieval.errors import MarsRetrievalError, ModalityError, UsageError
+from marsretrieval.errors import MarsRetrievalError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import (
     Hits,
@@ -145,16 +145,16 @@ class MapStore:
 
     @property
     def has_text(self) -> bool:
-        """Whether the model has a text encoder."""
+        """Whether the model has a text encoder; true for a model outside the registry until loaded.
+
+        Looking up such a model may import its library, which takes seconds.
+        """
         if self.model.state == "ready":
             return "text" in self.store.encoder.modalities
-        try:
-            self.store.require_model(needs_text=True)
-        except ModalityError:
-            return False
-        except MarsRetrievalError:
-            pass
-        return True
+        from marsretrieval.encoders import all_specs
+
+        specs = (spec for spec in all_specs() if spec.id == self.store.embeddings.model.model)
+        return all("text" in spec.modalities for spec in specs)
 
     @cached_property
     def without_data(self) -> npt.NDArray[np.bool_] | None:
