@@ -47,7 +47,7 @@ class MyEncoder:
         return [[*image.convert("L").resize((3, 3)).tobytes()] for image in images]
 
     def encode_texts(self, texts):
-        return [[text.count(each) + 1 for each in "aeiounrst"] for text in texts]
+        return [[text.count(letter) + 1 for letter in "aeiounrst"] for text in texts]
 """
 
 

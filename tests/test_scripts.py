@@ -45,7 +45,7 @@ PRETENDS = """#!/bin/bash
 echo "${CUDA_VISIBLE_DEVICES-} $*" >> "$CALLS"
 if [ "$1" = doctor ]; then echo "$DOCTOR"; exit; fi
 if [[ " $* " == *" --shard ${FAILING-none}"* ]]; then echo "no memory" >&2; exit 1; fi
-args=(); for each in "$@"; do [ "$each" = cuda ] && each=cpu; args+=("$each"); done
+args=(); for word in "$@"; do [ "$word" = cuda ] && word=cpu; args+=("$word"); done
 exec "$REAL" "${args[@]}"
 """
 DOCTOR = json.dumps({"torch": {"devices": ["cpu", "cuda:0 One", "cuda:1 Two"]}})

@@ -107,8 +107,8 @@ def test_verify_reports_it_and_exits_with_an_error(tiles: Path, bad_sector: set[
     bad_sector.add("00002.tar")
     told = verify(tiles, workers=1)
     assert not told.ok()
-    (problem,) = [each for each in told.datasets[0].problems if each.severity == "error"
-                  and each.kind == "unreadable-image"]  # fmt: skip
+    (problem,) = [item for item in told.datasets[0].problems if item.severity == "error"
+                  and item.kind == "unreadable-image"]  # fmt: skip
     assert "00002.tar: cannot be read (Input/output error)" in problem.examples[0]
 
 

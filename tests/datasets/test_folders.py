@@ -95,7 +95,7 @@ def test_sidecar_files_annotate_an_image(tmp_path: Path) -> None:
     first, second, third, last = read_all(open_images(tmp_path))
     assert (first.caption, first.label) == ("words", "3")
     assert (first.lon, first.lat, first.width_deg) == pytest.approx((10.2, 20.1, 0.4))
-    assert [(each.kind, each.id) for each in second.warnings] == [("annotation", "b")]
+    assert [(warning.kind, warning.id) for warning in second.warnings] == [("annotation", "b")]
     assert "not a position" in third.warnings[0].reason
     assert (last.caption, last.lon, last.warnings) == (None, None, ())
 

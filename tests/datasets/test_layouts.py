@@ -94,7 +94,7 @@ class Layout:
             if name == "label":
                 columns["label"], names = [1] * len(IMAGES), ["crater", value]
             elif name == "center":
-                columns["lon"], columns["lat"] = ([each] * len(IMAGES) for each in value)
+                columns["lon"], columns["lat"] = ([item] * len(IMAGES) for item in value)
             elif isinstance(value, str):
                 columns[name] = [value] * len(IMAGES)
             else:
@@ -145,6 +145,8 @@ def test_one_set_has_one_hash_in_every_layout(tmp_path: Path) -> None:
     for layout in LAYOUTS:
         records = read_all(layout.write(tmp_path / layout.name, {}))
         hashes.add(
-            set_hash((each.id.removeprefix("dune/"), content_hash(each.data)) for each in records)
+            set_hash(
+                (record.id.removeprefix("dune/"), content_hash(record.data)) for record in records
+            )
         )
     assert len(hashes) == 1

@@ -38,11 +38,11 @@ def test_images_in_every_kind_of_column(column: pa.Array, tmp_path: Path) -> Non
     (tmp_path / "0.png").write_bytes(png_bytes(0))
     (tmp_path / "in" / "1.png").write_bytes(png_bytes(1))
     source = open_images(write_parquet(tmp_path / "a.parquet", {"image": column}))
-    assert [(each.id, each.data) for each in read_all(source)] == [
+    assert [(item.id, item.data) for item in read_all(source)] == [
         ("0", png_bytes(0)),
         ("1", png_bytes(1)),
     ]
-    assert [(each.id, each.data) for each in read_all(source, images=False)] == [
+    assert [(item.id, item.data) for item in read_all(source, images=False)] == [
         ("0", b""),
         ("1", b""),
     ]
@@ -145,7 +145,7 @@ def test_positions_from_columns_or_from_the_id(tmp_path: Path) -> None:
         "lat": [-4.5, None, math.nan, None, 0.0],
     }
     found = read_all(open_images(write_parquet(tmp_path / "a.parquet", columns)))
-    places = [(each.lon, each.lat, each.width_deg) for each in found]
+    places = [(item.lon, item.lat, item.width_deg) for item in found]
     assert places == [
         (-10, -4.5, None), (10.1, 20.1, 0.2), (None, None, None), (None, None, None),
         (None, None, None),
@@ -162,12 +162,12 @@ def test_small_row_groups_are_read_together_and_large_ones_alone(monkeypatch, tm
     source = open_images(tmp_path)
     assert [shard.rows for shard in source.shards()] == [4, 5, 7, 2]
     found = read_all(source)
-    assert [each.id for each in found] == [str(n) for n in range(18)]
-    assert [each.label for each in found] == [f"{name}{n}" for name in "ab" for n in range(9)]
+    assert [item.id for item in found] == [str(n) for n in range(18)]
+    assert [item.label for item in found] == [f"{name}{n}" for name in "ab" for n in range(9)]
     assert len({shard.name for shard in source.shards()}) == 4
     assert len({shard.fingerprint for shard in source.shards()}) == 4
     last = source.shards()[-1]
-    assert [each.id for each in source.read(last)] == ["16", "17"]
+    assert [item.id for item in source.read(last)] == ["16", "17"]
 
 
 def test_damaged_pages_are_named_by_their_rows(tmp_path: Path) -> None:
@@ -180,8 +180,8 @@ def test_damaged_pages_are_named_by_their_rows(tmp_path: Path) -> None:
     path.write_bytes(data)
     *good, bad = read_all(open_images(path))
     assert 100 < len(good) <= 250
-    assert all(isinstance(each, Record) and each.data == png_bytes(n, 60)
-               for n, each in enumerate(good))  # fmt: skip
+    assert all(isinstance(item, Record) and item.data == png_bytes(n, 60)
+               for n, item in enumerate(good))  # fmt: skip
     assert isinstance(bad, Skipped)
     assert bad.source == f"{path}:rows {len(good)} to 299"
 

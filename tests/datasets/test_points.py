@@ -139,7 +139,7 @@ def test_one_catalogue_per_landform(tmp_path: Path) -> None:
         read_ground_truth(tmp_path)
     table(tmp_path, "lon,lat\n1,2\n")
     table(tmp_path, "lon,lat\n1,2\n3,4\n", "yardangs.CSV")
-    assert {name: len(each.lon) for name, each in read_ground_truth(tmp_path).items()} == {
+    assert {name: len(item.lon) for name, item in read_ground_truth(tmp_path).items()} == {
         "landslides": 1,
         "yardangs": 2,
     }

@@ -258,7 +258,7 @@ def test_positions_in_columns(lon: str, lat: str, tmp_path: Path) -> None:
     first, second, third = read_all(open_images(write_parquet(tmp_path / "a.parquet", columns)))
     assert (*place(first), first.valid) == pytest.approx((10.2, 20.1, 0.4, 0.2, 0.75))
     assert (*place(second), second.valid, second.warnings) == (*(None,) * 5, ())
-    assert [each.kind for each in third.warnings] == ["annotation", "position"]
+    assert [warning.kind for warning in third.warnings] == ["annotation", "position"]
     assert "0 to 1, not 2.0" in third.warnings[0].reason
 
 

@@ -75,7 +75,7 @@ def test_tar_truncated_anywhere_yields_the_complete_items(tmp_path: Path) -> Non
         items = read_bytes(tmp_path / "cut.tar", PLAIN[:keep])
         check(items)
         told = read_bytes(tmp_path / "cut.tar", PLAIN[:keep], images=False)
-        assert [(type(each), each.id) for each in told] == [(type(each), each.id) for each in items]
+        assert [(type(item), item.id) for item in told] == [(type(item), item.id) for item in items]
 
 
 def test_truncated_compressed_tar_is_named(tmp_path: Path) -> None:

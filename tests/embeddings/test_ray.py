@@ -205,7 +205,7 @@ def test_lost_machine_without_replacement(tmp_path: Path, whole: Path) -> None:
 
 
 def nodes(*resources: dict[str, float]) -> Any:
-    there = [{"Alive": True, "Resources": each} for each in resources]
+    there = [{"Alive": True, "Resources": resource} for resource in resources]
     return SimpleNamespace(nodes=lambda: [*there, {"Alive": False, "Resources": {"CPU": 64}}])
 
 

@@ -40,7 +40,7 @@ class Turned(FakeEncoder):
     preprocess = staticmethod(upside_down)  # type: ignore[assignment]
 
     def encode_preprocessed(self, features: Any) -> Any:
-        return super().encode_preprocessed([each["pixels"][-1] for each in features])
+        return super().encode_preprocessed([feature["pixels"][-1] for feature in features])
 
 
 def fatal(image: Image.Image) -> Any:

@@ -26,7 +26,7 @@ def test_every_model_has_one() -> None:
 def test_parameters_count_as_published(model: str) -> None:
     with torch.device("meta"):
         whole = build_model(model)
-    assert sum(each.numel() for each in whole.parameters()) == find(model).parameters
+    assert sum(parameter.numel() for parameter in whole.parameters()) == find(model).parameters
 
 
 @pytest.mark.parametrize("model", FULL_SIZE)

@@ -35,13 +35,13 @@ def test_every_type_gives_the_vectors_of_the_library(name: str, tiny_folder: Fol
     assert encoder.modalities == spec.modalities
     model: Any = hf.AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
     images = hf.AutoImageProcessor.from_pretrained(folder, backend="pil")
-    inputs = [images(each.convert("RGB"), return_tensors="pt") for each in pictures()]
+    inputs = [images(picture.convert("RGB"), return_tensors="pt") for picture in pictures()]
     if "text" in spec.modalities:
-        rows = [model.get_image_features(**each).pooler_output[0] for each in inputs]
+        rows = [model.get_image_features(**item).pooler_output[0] for item in inputs]
     elif name in CLASS_TOKEN:
-        rows = [model(**each).last_hidden_state[0, 0] for each in inputs]
+        rows = [model(**item).last_hidden_state[0, 0] for item in inputs]
     else:
-        rows = [model(**each).pooler_output[0].flatten() for each in inputs]
+        rows = [model(**item).pooler_output[0].flatten() for item in inputs]
     assert np.abs(encoder.encode_images(pictures()) - unit(rows)).max() < 1e-5
     assert check_encoder(encoder)["problems"] == []
     assert json.loads(json.dumps(encoder.fingerprint)) == encoder.fingerprint
@@ -74,7 +74,7 @@ def test_tipsv2_texts_are_the_mean_of_their_tokens(tiny_folder: Folder) -> None:
         model.text_model(torch.tensor([tokenizer(text.lower())["input_ids"]])).last_hidden_state[0]
         for text in TEXTS
     ]
-    expected = unit([each.mean(0) for each in states])
+    expected = unit([state.mean(0) for state in states])
     assert np.abs(encoder.encode_texts(TEXTS) - expected).max() < 1e-5
     white = encoder.preprocess(pictures()[0])["pixel_values"]
     assert white.min() >= 0 and white.max() <= 1  # no mean is taken away

@@ -218,7 +218,7 @@ def test_remote_sensing_models_are_read_from_their_file_with_gelu(
 def test_pe_core_bigg_from_a_checkpoint(narrowed: None, tmp_path: Path) -> None:
     path = save_checkpoint("pe", tmp_path / "epoch.pt")
     encoder = load("pe-core-bigg-14-448", LoadOptions(device="cpu", checkpoint=path))
-    alone = np.concatenate([encoder.encode_images([each]) for each in pictures()])
+    alone = np.concatenate([encoder.encode_images([picture]) for picture in pictures()])
     assert np.abs(encoder.encode_images(pictures()) - alone).max() < 1e-5
     assert encoder.fingerprint["preprocessing"]["interpolation"] == "bilinear"
 
@@ -254,7 +254,7 @@ def test_registry_states_the_architecture_of_open_clip(model: str, architecture:
     kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
     with torch.device("meta"):
         whole = kind(**config)
-    assert sum(each.numel() for each in whole.parameters()) == spec.parameters
+    assert sum(parameter.numel() for parameter in whole.parameters()) == spec.parameters
 
 
 # The command line

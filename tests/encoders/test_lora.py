@@ -79,9 +79,9 @@ def save_folded(base: Path, target: Path, folded: dict[str, torch.Tensor]) -> No
     unfit = model.load_state_dict(folded, strict=False)
     assert not unfit.unexpected_keys
     model.save_pretrained(target)
-    for each in base.iterdir():
-        if not (target / each.name).exists():
-            (target / each.name).write_bytes(each.read_bytes())
+    for path in base.iterdir():
+        if not (target / path.name).exists():
+            (target / path.name).write_bytes(path.read_bytes())
 
 
 def vectors(folder: Path, model: str = "vlm2vec-v2.0") -> np.ndarray:
@@ -161,9 +161,9 @@ class TestFiles:
         base = tiny_folder("qwen2_vl")
         write_adapter(base, tmp_path / "bare")
         write_adapter(base, tmp_path / "brings")
-        for each in base.iterdir():
-            if each.suffix != ".safetensors" and each.name != "config.json":
-                (tmp_path / "brings" / each.name).write_bytes(each.read_bytes())
+        for path in base.iterdir():
+            if path.suffix != ".safetensors" and path.name != "config.json":
+                (tmp_path / "brings" / path.name).write_bytes(path.read_bytes())
         assert np.array_equal(vectors(tmp_path / "bare"), vectors(tmp_path / "brings"))
 
     def test_base_model_in_a_neighbouring_folder(self, tiny_folder: Folder, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ class TestRefusals:
         head = "base_model.model.lm_head.modules_to_save.weight"
         lost = "base_model.model.model.layers.7.self_attn.q_proj.lora_{}.weight"
         for changed, told in (
-            ({name: each for name, each in good.items() if name != key}, "has lora_B and needs"),
+            ({name: item for name, item in good.items() if name != key}, "has lora_B and needs"),
             ({**good, head: torch.ones(2, 2)}, "is not a LoRA weight"),
             ({**good, key: torch.ones(RANK, 5)}, r"q_proj is \(64, 5\), its layer \(64, 64\)"),
             (

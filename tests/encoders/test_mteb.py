@@ -77,7 +77,7 @@ def as_mteb_does(wrapper: Any, column: str, items: list[Any], kind: str) -> np.n
 def test_vectors_are_those_of_mteb(clip: Encoder, tiny_folder: Callable[[str], Path]) -> None:
     meta = mteb.get_model_meta(CLIP)
     wrapper = meta.loader(str(tiny_folder("clip")), revision=None, device="cpu")
-    colour = [each.convert("RGB") for each in pictures()]
+    colour = [picture.convert("RGB") for picture in pictures()]
     wanted = as_mteb_does(wrapper, "image", colour, "document")
     assert np.abs(clip.encode_images(pictures()) - wanted).max() < 1e-5
     wanted = as_mteb_does(wrapper, "text", TEXTS, "query")
@@ -88,7 +88,7 @@ def test_a_batch_equals_one_by_one_in_unit_rows(clip: Encoder) -> None:
     together = clip.encode_images(pictures())
     assert together.dtype == np.float32 and together.shape == (5, clip.dimension)
     assert np.abs(np.linalg.norm(together, axis=1) - 1).max() < 1e-6
-    alone = np.concatenate([clip.encode_images([each]) for each in pictures()])
+    alone = np.concatenate([clip.encode_images([picture]) for picture in pictures()])
     assert np.abs(together - alone).max() < 1e-5
     many = [f"{text} {number}" for number in range(40) for text in TEXTS]
     alone = np.concatenate([clip.encode_texts([text]) for text in many])
@@ -138,7 +138,7 @@ def test_loader_without_device_argument(
 def test_requested_precision_is_used(tiny_folder: Callable[[str], Path], clip: Encoder) -> None:
     options = LoadOptions(device="cpu", checkpoint=tiny_folder("clip"), dtype="bfloat16")
     half = load(f"mteb:{CLIP}", options)
-    assert {each.dtype for each in half.model.parameters()} == {torch.bfloat16}  # type: ignore[attr-defined]
+    assert {parameter.dtype for parameter in half.model.parameters()} == {torch.bfloat16}  # type: ignore[attr-defined]
     assert half.fingerprint["dtype"] == "bfloat16"
     cosines = (half.encode_images(pictures()) * clip.encode_images(pictures())).sum(axis=1)
     assert cosines.min() > 0.99

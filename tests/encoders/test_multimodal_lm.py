@@ -94,7 +94,7 @@ class Reference:
         self.mean = model == "jina-embeddings-v4"
 
     def joint(self, images: Sequence[Image.Image]) -> Any:
-        rgb = [each.convert("RGB") for each in images]
+        rgb = [image.convert("RGB") for image in images]
         prompts = [self.image] * len(rgb)
         return self.processor(text=prompts, images=rgb, padding=True, return_tensors="pt")
 
@@ -139,13 +139,13 @@ def both(
 
 def test_images_equal_the_reference(both: tuple[MultimodalEncoder, Reference]) -> None:
     encoder, reference = both
-    expected = np.stack([reference.embed_image(each) for each in pictures()])
+    expected = np.stack([reference.embed_image(picture) for picture in pictures()])
     assert np.abs(encoder.encode_images(pictures()) - expected).max() < 1e-5
 
 
 def test_texts_equal_the_reference(both: tuple[MultimodalEncoder, Reference]) -> None:
     encoder, reference = both
-    expected = np.stack([reference.embed_text(each) for each in TEXTS])
+    expected = np.stack([reference.embed_text(text) for text in TEXTS])
     for role in ("query", "caption"):
         assert np.abs(encoder.encode_texts(TEXTS, role=role) - expected).max() < 1e-5
 

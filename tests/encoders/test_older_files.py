@@ -26,13 +26,13 @@ OPENAI = {
 def same_with(kept: dict[str, Any], model: str, tiny_folder: Folder, target: Path) -> None:
     """Check that vectors are equal with `kept` as the only preprocessing file."""
     folder = tiny_folder(MODELS[model])
-    for each in folder.iterdir():
-        if "processor_config" not in each.name:
-            (target / each.name).write_bytes(each.read_bytes())
+    for path in folder.iterdir():
+        if "processor_config" not in path.name:
+            (target / path.name).write_bytes(path.read_bytes())
     (target / "preprocessor_config.json").write_text(json.dumps(kept))
     record = tiny_record(model)
     older, newer = (
-        load(record, LoadOptions(device="cpu", checkpoint=each)) for each in (target, folder)
+        load(record, LoadOptions(device="cpu", checkpoint=item)) for item in (target, folder)
     )
     assert np.array_equal(older.encode_images(pictures()), newer.encode_images(pictures()))
     if "text" in older.modalities:

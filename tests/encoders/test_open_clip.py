@@ -79,7 +79,7 @@ def test_preprocessing_is_picklable_and_recorded(encoder: OpenClipEncoder) -> No
     again = pickle.loads(pickle.dumps(encoder.preprocess))
     picture = pictures()[1]
     assert torch.equal(again(picture), encoder.preprocess(picture))
-    joined = encoder.collate([again(each) for each in pictures()])
+    joined = encoder.collate([again(item) for item in pictures()])
     assert np.array_equal(encoder.encode_preprocessed(joined), encoder.encode_images(pictures()))
     told = encoder.fingerprint
     assert told["preprocessing"]["size"] in (32, [32, 32])
@@ -157,8 +157,8 @@ def test_a_safetensors_checkpoint_gives_the_same_vectors(
     path = save_checkpoint("marscope", tmp_path / "ckpt.pt", prefix="")
     save_file(torch.load(path, weights_only=True)["state_dict"], tmp_path / "ckpt.safetensors")
     vectors = [
-        load(marscope, LoadOptions(device="cpu", checkpoint=each)).encode_images(pictures())
-        for each in (path, tmp_path / "ckpt.safetensors")
+        load(marscope, LoadOptions(device="cpu", checkpoint=item)).encode_images(pictures())
+        for item in (path, tmp_path / "ckpt.safetensors")
     ]
     assert np.array_equal(*vectors)
 
@@ -339,7 +339,7 @@ def test_quickgelu_is_that_of_the_published_evaluation(
     record = described("marscope", "clip")
     fill(cache, record, "clip", **{'"quick_gelu": true': '"quick_gelu": false'})
     encoder = load(record, LoadOptions(device="cpu", offline=True))
-    assert any(type(each).__name__ == "QuickGELU" for each in encoder.model.modules())
+    assert any(type(module).__name__ == "QuickGELU" for module in encoder.model.modules())
     assert "quick_gelu False; True is used" in caplog.text
 
 

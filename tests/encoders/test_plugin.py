@@ -108,7 +108,7 @@ class Apart(Long):
         return image.width / 2
 
     def encode_preprocessed(self, features: list) -> list:
-        return [[3.0, 4.0, each] for each in features]
+        return [[3.0, 4.0, feature] for feature in features]
 
 
 class Tensors(Long):

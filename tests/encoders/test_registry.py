@@ -207,7 +207,7 @@ def test_the_class_in_the_docs_is_an_encoder(
     encoder = load("my_model:Brightness")
     assert encoder.modalities == {"image", "text"}
     light, dark = encoder.encode_images(
-        [Image.new("RGB", (9, 9), each) for each in ("white", "black")]
+        [Image.new("RGB", (9, 9), name) for name in ("white", "black")]
     )
     bright = encoder.encode_texts(["bright ice"])[0]
     assert light @ bright > dark @ bright

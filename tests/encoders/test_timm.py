@@ -34,7 +34,7 @@ def reference(name: str, model: torch.nn.Module) -> np.ndarray:
     config = timm.data.resolve_model_data_config(timm.create_model(name))
     transform = timm.data.create_transform(**config, is_training=False)
     with torch.inference_mode():
-        rows = [model(transform(each.convert("RGB"))[None])[0] for each in pictures()]
+        rows = [model(transform(picture.convert("RGB"))[None])[0] for picture in pictures()]
     return np.stack([(row / row.norm()).numpy() for row in rows])
 
 
@@ -87,7 +87,7 @@ def test_missing_weights_are_an_error(tmp_path: Path) -> None:
 
 
 def test_architecture_without_published_weights_needs_a_checkpoint() -> None:
-    (name, *_) = (each for each in timm.list_models() if not timm.get_pretrained_cfg(each))
+    (name, *_) = (model for model in timm.list_models() if not timm.get_pretrained_cfg(model))
     error = find_load_error(find(f"timm:{name}"), LoadOptions(device="cpu"))
     assert "names no repository" in str(error) and "--checkpoint" in str(error)
 

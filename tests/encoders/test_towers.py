@@ -53,8 +53,8 @@ def test_two_towers(model: str, tiny_folder: Folder) -> None:
     whole = kind.from_pretrained(folder, attn_implementation="eager").eval()
     tokenizer = hf.CLIPTokenizer.from_pretrained(folder)
 
-    seen = [whole.visual_projection(whole.vision_model(clip_pixels(each)).pooler_output)[0]
-            for each in pictures()]  # fmt: skip
+    seen = [whole.visual_projection(whole.vision_model(clip_pixels(picture)).pooler_output)[0]
+            for picture in pictures()]  # fmt: skip
     expected = np.stack([unit(row) for row in seen])
     assert np.abs(encoder.encode_images(pictures()) - expected).max() < 1e-4
 
@@ -71,9 +71,9 @@ def test_two_towers(model: str, tiny_folder: Folder) -> None:
 def test_aimv2_vision_is_the_mean_of_all_patches(tiny_folder: Folder) -> None:
     encoder = open_tiny("aimv2-large-patch14-448", tiny_folder)
     tower = hf.Aimv2VisionModel.from_pretrained(tiny_folder("aimv2_vision")).eval()
-    rows = [tower(clip_pixels(each)).last_hidden_state[0] for each in pictures()]
-    assert {len(each) for each in rows} == {16}  # patches only: no class token to leave out
-    expected = np.stack([unit(each.mean(0)) for each in rows])
+    rows = [tower(clip_pixels(picture)).last_hidden_state[0] for picture in pictures()]
+    assert {len(row) for row in rows} == {16}  # patches only: no class token to leave out
+    expected = np.stack([unit(row.mean(0)) for row in rows])
     assert np.abs(encoder.encode_images(pictures()) - expected).max() < 1e-4
 
 
@@ -81,8 +81,8 @@ def test_aimv2_vision_is_the_mean_of_all_patches(tiny_folder: Folder) -> None:
 def test_dinov3_is_the_class_token(tiny_folder: Folder) -> None:
     encoder = open_tiny("dinov3-vitl16", tiny_folder)
     tower = hf.DINOv3ViTModel.from_pretrained(tiny_folder("dinov3")).eval()
-    outputs = [tower(encoder.preprocess(each)["pixel_values"]) for each in pictures()]
-    expected = np.stack([unit(each.pooler_output[0]) for each in outputs])
+    outputs = [tower(encoder.preprocess(picture)["pixel_values"]) for picture in pictures()]
+    expected = np.stack([unit(output.pooler_output[0]) for output in outputs])
     assert np.abs(encoder.encode_images(pictures()) - expected).max() < 1e-6
 
 
@@ -91,11 +91,12 @@ def test_dinov3_mean_leaves_class_token_and_registers_out(tiny_folder: Folder) -
     encoder = open_tiny("dinov3-vitl16", tiny_folder, pooling="mean")
     tower = hf.DINOv3ViTModel.from_pretrained(tiny_folder("dinov3")).eval()
     states = [
-        tower(encoder.preprocess(each)["pixel_values"]).last_hidden_state[0] for each in pictures()
+        tower(encoder.preprocess(picture)["pixel_values"]).last_hidden_state[0]
+        for picture in pictures()
     ]
-    assert {len(each) for each in states} == {1 + 4 + 16}
-    expected = np.stack([unit(each[5:].mean(0)) for each in states])
-    naive = np.stack([unit(each.mean(0)) for each in states])
+    assert {len(state) for state in states} == {1 + 4 + 16}
+    expected = np.stack([unit(state[5:].mean(0)) for state in states])
+    naive = np.stack([unit(state.mean(0)) for state in states])
     made = encoder.encode_images(pictures())
     assert np.abs(made - expected).max() < 1e-6
     assert np.abs(made - naive).max() > 1e-2

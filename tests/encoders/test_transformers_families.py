@@ -53,7 +53,7 @@ def test_vectors_are_unit_float32_of_the_right_width(encoder: Encoder) -> None:
 
 def test_a_batch_equals_one_by_one(encoder: Encoder) -> None:
     together = encoder.encode_images(pictures())
-    alone = np.concatenate([encoder.encode_images([each]) for each in pictures()])
+    alone = np.concatenate([encoder.encode_images([picture]) for picture in pictures()])
     assert np.abs(together - alone).max() < 1e-5
     if "text" in encoder.modalities:
         for role in ("query", "caption"):
@@ -80,7 +80,7 @@ def test_grey_is_the_same_as_grey_in_colour(encoder: Encoder) -> None:
 
 def test_preprocess_goes_to_workers(encoder: Encoder) -> None:
     copy = pickle.loads(pickle.dumps(encoder.preprocess))
-    features = [copy(each) for each in pictures()]
+    features = [copy(picture) for picture in pictures()]
     expected = encoder.encode_images(pictures())
     assert np.array_equal(encoder.encode_preprocessed(features), expected)
     joined = encoder.collate(features)  # type: ignore[attr-defined]

@@ -25,8 +25,8 @@ ONE_OF_EACH = ["bge-vl-large", "aimv2-large-patch14-224", "dinov3-vitl16", "e5-v
 
 def copy(folder: Path, target: Path) -> Path:
     target.mkdir(exist_ok=True)
-    for each in folder.iterdir():
-        (target / each.name).write_bytes(each.read_bytes())
+    for path in folder.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
     return target
 
 
@@ -62,7 +62,9 @@ class TestWeights:
 
     def test_of_another_size(self, tiny_folder: Folder, tmp_path: Path) -> None:
         folder = copy(tiny_folder("clip"), tmp_path)
-        change(folder, lambda each: each.update({"visual_projection.weight": torch.ones(7, 32)}))
+        change(
+            folder, lambda weights: weights.update({"visual_projection.weight": torch.ones(7, 32)})
+        )
         with pytest.raises(ModelLoadError, match=r"cannot be loaded|misshapen"):
             open_folder("bge-vl-large", folder)
 
@@ -208,7 +210,7 @@ class TestHub:
         self.answer = folder
         encoder = load("bge-vl-large", LoadOptions(device="cpu"))
         assert isinstance(encoder, TwoTowerEncoder)
-        assert ["*.bin" in each["allow_patterns"] for each in asked] == [False, True]
+        assert ["*.bin" in item["allow_patterns"] for item in asked] == [False, True]
         same = open_folder("bge-vl-large", tiny_folder("clip"))
         assert np.array_equal(encoder.encode_images(pictures()), same.encode_images(pictures()))
 

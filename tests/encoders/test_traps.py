@@ -159,7 +159,7 @@ class TestLayouts:
         folder = tiny_folder(LANGUAGE_MODELS[model])
         other = relayout(folder, tmp_path, TO_NEW)
         as_saved, renamed = (
-            load_file(each / "model.safetensors").keys() for each in (folder, other)
+            load_file(item / "model.safetensors").keys() for item in (folder, other)
         )
         assert not as_saved & renamed - {"lm_head.weight"}
         ours, theirs = open_tiny(model, other), open_tiny(model, folder)
@@ -179,7 +179,7 @@ class TestPadding:
         assert batch_against_single(encoder, TEXTS) < 1e-5
         encoder._tokenizer.padding_side = "right"  # as saved, and as processors default to
         assert batch_against_single(encoder, TEXTS) > SLIP
-        images = np.concatenate([encoder.encode_images([each]) for each in pictures()])
+        images = np.concatenate([encoder.encode_images([picture]) for picture in pictures()])
         assert np.abs(encoder.encode_images(pictures()) - images).max() > SLIP
 
 
@@ -224,8 +224,8 @@ def fed(encoder: Any, images: list[Any]) -> dict[str, torch.Tensor]:
 
 def relayout(folder: Path, target: Path, renames: Mapping[str, str]) -> Path:
     """Copy a checkpoint with its keys renamed by prefix."""
-    for each in folder.iterdir():
-        (target / each.name).write_bytes(each.read_bytes())
+    for path in folder.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
     tensors = load_file(folder / "model.safetensors")
     renamed = {}
     for key, tensor in tensors.items():

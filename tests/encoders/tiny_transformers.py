@@ -125,8 +125,8 @@ def save_tiny(name: str, folder: Path) -> None:
                 parameter.normal_(0, 0.15)
             else:
                 parameter.add_(0.1 * torch.randn_like(parameter))
-    for each in (model, *others):
-        each.save_pretrained(folder)
+    for other in (model, *others):
+        other.save_pretrained(folder)
 
 
 # --- towers ---------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def _clip_images(size: int) -> Any:
 
 
 def clip_tokenizer() -> Any:
-    names = [*_BYTES, *(f"{each}</w>" for each in _BYTES), "<|startoftext|>", "<|endoftext|>"]
+    names = [*_BYTES, *(f"{item}</w>" for item in _BYTES), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {name: index for index, name in enumerate(names)}
     return hf.CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=77)
 

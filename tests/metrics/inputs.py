@@ -59,11 +59,11 @@ def geo_input(
 def flat(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
     """Map the paths of nested metrics to their numbers."""
     if isinstance(value, dict):
-        for key, each in value.items():
-            yield from flat(each, f"{path}/{key}")
+        for key, item in value.items():
+            yield from flat(item, f"{path}/{key}")
     elif isinstance(value, (list, tuple)):
-        for index, each in enumerate(value):
-            yield from flat(each, f"{path}/{index}")
+        for index, item in enumerate(value):
+            yield from flat(item, f"{path}/{index}")
     elif not isinstance(value, str):
         yield path, float(value)
 

@@ -49,7 +49,7 @@ def landform(
             "ndcg@10": gain / ideal,
         }
     keys = ("mAP", "hit@10", "r_precision", "ndcg@10")
-    means = {key: sum(each[key] for each in per_class.values()) / len(per_class) for key in keys}
+    means = {key: sum(item[key] for item in per_class.values()) / len(per_class) for key in keys}
     return {**means, "per_class": per_class}
 
 

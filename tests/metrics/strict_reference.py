@@ -38,7 +38,7 @@ def geolocalization(
             for row in order]  # fmt: skip
     curve = []
     for k in range(1, len(order) + 1):
-        precision = sum(bool(each) for each in near[:k]) / k
+        precision = sum(bool(item) for item in near[:k]) / k
         recall = len(set().union(*near[:k])) / len(truth)
         total = precision + recall
         f1 = 2 * precision * recall / total if total else 0.0
@@ -55,8 +55,8 @@ def average_precision(near: Sequence[set[int]], points: int) -> float:
     """Evaluate a ranking. `near`: points near each tile, in descending order of score."""
     area, hits = 0.0, 0
     found: set[int] = set()
-    for k, each in enumerate(near, 1):
-        hits += bool(each)
-        area += hits / k * len(each - found) / points
-        found |= each
+    for k, item in enumerate(near, 1):
+        hits += bool(item)
+        area += hits / k * len(item - found) / points
+        found |= item
     return area

@@ -97,7 +97,7 @@ def test_landforms_by_chance() -> None:
             error = 4 * np.std(values) / np.sqrt(len(values))
             assert expected[key] == pytest.approx(np.mean(values), abs=error), (name, key)
     for key in ("mAP", "hit@10", "r_precision", "ndcg@10"):
-        mean = np.mean([each[key] for each in per_class.values()])
+        mean = np.mean([item[key] for item in per_class.values()])
         assert found.chance["strict"][key] == pytest.approx(mean)
 
 

@@ -63,8 +63,8 @@ def test_swapping_the_models_flips_the_signs(first: int, second: int) -> None:
     a, b = columns(first), columns(second)
     there = over_queries(a, b, statistics={"medr": np.median}, resamples=200)
     back = over_queries(b, a, statistics={"medr": np.median}, resamples=200)
-    for name, each in there.items():
-        assert_flipped(each, back[name])
+    for name, item in there.items():
+        assert_flipped(item, back[name])
 
 
 @settings(max_examples=6, deadline=None)
@@ -73,8 +73,8 @@ def test_swapping_two_rankings_flips_the_signs(seed: int, protocol: str) -> None
     a, b, truth = rankings(seed)
     there = of_points(a, b, truth, protocol=protocol)
     back = of_points(b, a, truth, protocol=protocol)
-    for name, each in there.figures.items():
-        assert_flipped(each, back.figures[name])
+    for name, item in there.figures.items():
+        assert_flipped(item, back.figures[name])
     assert (there.rank_a == back.rank_b).all()
 
 
@@ -82,17 +82,17 @@ def test_swapping_two_rankings_flips_the_signs(seed: int, protocol: str) -> None
 @given(seeds, seeds)
 def test_the_mean_of_the_differences_is_the_difference_of_the_means(a: int, b: int) -> None:
     one, other = columns(a), columns(b)
-    for name, each in over_queries(one, other, resamples=2).items():
-        assert each.difference == pytest.approx((other[name] - one[name]).mean(), abs=1e-9)
+    for name, item in over_queries(one, other, resamples=2).items():
+        assert item.difference == pytest.approx((other[name] - one[name]).mean(), abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_contributions_of_points_sum_to_average_precision(seed: int) -> None:
     a, b, truth = rankings(seed)
     found = of_points(a, b, truth)
-    each = found.figures["average_precision"]
-    assert each.difference == pytest.approx((found.value_b - found.value_a).mean(), abs=1e-12)
-    assert each.a == pytest.approx(found.value_a.mean(), abs=1e-12)
+    delta = found.figures["average_precision"]
+    assert delta.difference == pytest.approx((found.value_b - found.value_a).mean(), abs=1e-12)
+    assert delta.a == pytest.approx(found.value_a.mean(), abs=1e-12)
     assert ((found.rank_a == 0) == (found.value_a == 0)).all()
 
 
@@ -102,9 +102,9 @@ def test_model_compared_with_itself_has_no_differences(protocol: str) -> None:
     one = columns(3)
     both = [*over_queries(one, one).values()]
     both += of_points(a, a, truth, protocol=protocol).figures.values()
-    for each in both:
-        assert (each.difference, each.low, each.high, each.p) == (0, 0, 0, 1)
-        assert not each.clear
+    for item in both:
+        assert (item.difference, item.low, item.high, item.p) == (0, 0, 0, 1)
+        assert not item.clear
 
 
 def test_resamples_equal_those_of_single_model_intervals() -> None:
@@ -165,9 +165,9 @@ def test_blocks_are_resampled_jointly_for_both_models() -> None:
         return value
 
     apart = [area(b, drawn) - area(a, drawn) for drawn in weights]
-    each = of_points(a, b, truth, resamples=resamples, seed=seed).figures["average_precision"]
-    assert each.low == pytest.approx(np.percentile(apart, 2.5), abs=1e-6)
-    assert each.high == pytest.approx(np.percentile(apart, 97.5), abs=1e-6)
+    delta = of_points(a, b, truth, resamples=resamples, seed=seed).figures["average_precision"]
+    assert delta.low == pytest.approx(np.percentile(apart, 2.5), abs=1e-6)
+    assert delta.high == pytest.approx(np.percentile(apart, 97.5), abs=1e-6)
 
 
 def _arc(one: np.ndarray, other: np.ndarray) -> float:
@@ -184,9 +184,9 @@ def test_false_positive_rate_is_low_and_power_is_high() -> None:
         hard = rng.standard_normal(80)
         one, other = (hard + rng.standard_normal(80) for _ in range(2))
         chance.append(over_queries({"x": one}, {"x": other}, resamples=200)["x"])
-    assert 0 <= sum(each.p < 0.05 for each in chance) <= 15  # 6 are expected
-    for each in chance:
-        assert each.clear == (each.p < 0.05) or abs(each.p - 0.05) < 0.02
+    assert 0 <= sum(item.p < 0.05 for item in chance) <= 15  # 6 are expected
+    for item in chance:
+        assert item.clear == (item.p < 0.05) or abs(item.p - 0.05) < 0.02
     hard = rng.standard_normal(80)
     skill = over_queries({"x": hard}, {"x": hard + 0.3 + 0.5 * rng.standard_normal(80)})["x"]
     assert skill.clear and skill.p == pytest.approx(2 / 1001)
@@ -227,9 +227,9 @@ def test_a_mean_over_catalogues_is_resampled_catalogue_by_catalogue() -> None:
         found.append(bootstrap_points(a, b, truth, radius_deg=0.5, max_k=400,
                                  seed=seed_of(0, str(number)), resamples=400))  # fmt: skip
     for key, mean in mean_over(found).items():
-        apart = [each.figures[key].difference for each in found]
+        apart = [item.figures[key].difference for item in found]
         assert mean.difference == pytest.approx(np.mean(apart), abs=1e-12)
-        drawn = np.stack([each.samples[key] for each in found])
+        drawn = np.stack([item.samples[key] for item in found])
         assert np.isfinite(drawn).all()
         ends = np.percentile(drawn.mean(axis=0), [2.5, 97.5])
         assert [mean.low, mean.high] == pytest.approx(list(ends), abs=1e-12)

@@ -55,7 +55,7 @@ def test_reciprocal_ranks_equal_trec_eval(seed: int) -> None:
         for name, row in zip(names, scores, strict=True)
     }
     oracle = pytrec_eval.RelevanceEvaluator(truth, {"recip_rank"}).evaluate(run)
-    mean = np.mean([each["recip_rank"] for each in oracle.values()])
+    mean = np.mean([item["recip_rank"] for item in oracle.values()])
     found = paired.evaluate(**made, ids=names, resamples=0)
     assert found.strict["i2t_mrr"] == pytest.approx(mean, abs=1e-4)
 

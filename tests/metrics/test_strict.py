@@ -72,8 +72,8 @@ def test_the_ceiling_is_the_best_of_all_rankings(seed: int) -> None:
     ]
     ceiling = every[0]["ceiling"]
     assert ceiling["reached"] and ceiling["average_precision"] == covered
-    assert max(each["average_precision"] for each in every) == pytest.approx(covered)
-    assert max(each["best"]["f1"] for each in every) == pytest.approx(ceiling["f1"])
+    assert max(item["average_precision"] for item in every) == pytest.approx(covered)
+    assert max(item["best"]["f1"] for item in every) == pytest.approx(ceiling["f1"])
 
 
 @few
@@ -81,7 +81,9 @@ def test_the_ceiling_is_the_best_of_all_rankings(seed: int) -> None:
 def test_truncated_ceiling_is_an_upper_bound(seed: int, max_k: int) -> None:
     tiles, truth = small(seed, points=8)
     near = near_sets(tiles, truth)
-    covered = max(len(set().union(*each)) for each in combinations(near, max_k)) / len(truth)
+    covered = max(
+        len(set().union(*combination)) for combination in combinations(near, max_k)
+    ) / len(truth)
     found = strict_geo(np.arange(6.0), tiles, truth, max_k=max_k).strict
     assert covered <= found["ceiling"]["average_precision"] <= len(set().union(*near)) / len(truth)
     assert found["ceiling"]["reached"] == (len(set().union(*near)) <= max_k)
@@ -117,11 +119,11 @@ def resampled(made: dict[str, np.ndarray], seed: int, resamples: int) -> tuple[l
         seen = hits = found = 0
         covered: set[int] = set()
         area, f1 = 0.0, 0.0
-        for cell, each in zip(of_tile, near, strict=True):
+        for cell, item in zip(of_tile, near, strict=True):
             seen += copies[cell]
-            hits += copies[cell] * bool(each)
-            new = sum(copies[of_point[point]] for point in each - covered)
-            covered |= each
+            hits += copies[cell] * bool(item)
+            new = sum(copies[of_point[point]] for point in item - covered)
+            covered |= item
             found += new
             precision = hits / seen if seen else 0.0
             area += precision * new / points

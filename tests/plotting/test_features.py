@@ -14,12 +14,12 @@ from tests.shared import shared_file
 
 def test_the_list_is_tidy() -> None:
     found = features()
-    assert 100 <= len(found) == len({each.name for each in found})
-    sizes = [each.diameter_km for each in found]
+    assert 100 <= len(found) == len({item.name for item in found})
+    sizes = [item.diameter_km for item in found]
     assert sizes == sorted(sizes, reverse=True) and min(sizes) > 0
-    for each in found:
-        assert -180 <= each.lon < 180 and -90 <= each.lat <= 90
-        assert each.name == each.name.strip() and each.type[0].isupper()
+    for item in found:
+        assert -180 <= item.lon < 180 and -90 <= item.lat <= 90
+        assert item.name == item.name.strip() and item.type[0].isupper()
 
 
 def test_positions_are_those_of_the_gazetteer() -> None:
@@ -29,11 +29,11 @@ def test_positions_are_those_of_the_gazetteer() -> None:
     known: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         known.setdefault(row["name"], []).append((float(row["lon_180"]), float(row["lat"])))
-    missing = [each.name for each in features() if each.name not in known]
+    missing = [item.name for item in features() if item.name not in known]
     assert missing == ["Ma'adim Vallis"]  # that copy of the gazetteer has lost it
-    for each in features():
-        for lon, lat in known.get(each.name, [])[:1]:
-            assert great_circle_deg(each.lon, each.lat, lon, lat) < 0.15, each.name
+    for item in features():
+        for lon, lat in known.get(item.name, [])[:1]:
+            assert great_circle_deg(item.lon, item.lat, lon, lat) < 0.15, item.name
 
 
 def test_features_in_a_box() -> None:
@@ -41,6 +41,6 @@ def test_features_in_a_box() -> None:
     assert (gale.name, gale.type) == ("Gale", "Crater")
     with pytest.raises(UnknownNameError, match="Did you mean Jezero"):
         feature("Jezro")
-    assert [each.name for each in features_in(Box(135, -7, 140, -4))] == ["Gale", "Aeolis Mons"]
-    across = {each.name for each in features_in(Box(170, -60, -170, 60))}
+    assert [item.name for item in features_in(Box(135, -7, 140, -4))] == ["Gale", "Aeolis Mons"]
+    across = {item.name for item in features_in(Box(170, -60, -170, 60))}
     assert {"Gusev", "Lucus Planum", "Arcadia Planitia"} <= across and "Gale" not in across

@@ -46,11 +46,11 @@ def test_labels_never_overlap(
 
 
 def test_names_of_lines() -> None:
-    assert [lon_label(each) for each in (-180, -90.5, 0, 90, 180, 190)] == [
+    assert [lon_label(item) for item in (-180, -90.5, 0, 90, 180, 190)] == [
         "180°", "90.5°W", "0°", "90°E", "180°", "170°W",
     ]  # fmt: skip
-    assert [lon_label(each, 360) for each in (-90, 0, 200)] == ["270°E", "0°E", "200°E"]
-    assert [lat_label(each) for each in (-30, 0, 0.2)] == ["30°S", "0°", "0.2°N"]
+    assert [lon_label(item, 360) for item in (-90, 0, 200)] == ["270°E", "0°E", "200°E"]
+    assert [lat_label(item) for item in (-30, 0, 0.2)] == ["30°S", "0°", "0.2°N"]
 
 
 def test_steps_are_round() -> None:

@@ -53,7 +53,7 @@ def result(task: str, model: str, outcome: Outcome, **more: Any) -> RunResult:
             "store_dtype": "float32", "truncated": dict(outcome.truncated), "skipped": [],
             **more.get("data", {}),
         },
-        metrics={name: each.to_dict() for name, each in outcome.groups.items()},
+        metrics={name: item.to_dict() for name, item in outcome.groups.items()},
         seed=0,
         versions={"python": "3.11.7", "marsretrieval": "0.1.0", "numpy": "2.4.6"},
         hardware={"platform": "Linux", "cpus": 2, "memory_gib": 8.0, "device": "cpu"},

@@ -108,13 +108,15 @@ class Page(HTMLParser):
     @property
     def elements(self) -> list[Element]:
         def below(element: Element) -> list[Element]:
-            return [element, *(each for child in element.children for each in below(child))]
+            return [element, *(item for child in element.children for item in below(child))]
 
         return below(self.root)[1:]
 
 
 def page_of(results: Sequence[Path | ResultFile], out: Path, **options: Any) -> Page:
     """Write and parse the page of these results."""
-    files = [each if isinstance(each, ResultFile) else ResultFile.read(each) for each in results]
+    files = [
+        result if isinstance(result, ResultFile) else ResultFile.read(result) for result in results
+    ]
     write_html(files, out, **options)
     return Page(out.read_text(encoding="utf-8"))

@@ -32,7 +32,7 @@ def made(task: str, **changes: Any) -> list[RunResult]:
     """Write results of two models, with `changes` of all evaluations of the second."""
     first, second = (result(task, name, TASKS[task](noise)) for name, noise in
                      (("a", 0.4), ("b", 1.2)))  # fmt: skip
-    metrics = {group: each | changes for group, each in second.metrics.items()}
+    metrics = {group: item | changes for group, item in second.metrics.items()}
     return [first, replace(second, metrics=metrics)]
 
 
@@ -64,11 +64,11 @@ def test_every_format_shows_chance(task: str, capsys: pytest.CaptureFixture[str]
 
 def test_results_without_chance_have_no_chance_row() -> None:
     results = [
-        replace(each, metrics={
+        replace(item, metrics={
             group: {k: v for k, v in metrics.items() if k not in ("chance", "interval_basis")}
-            for group, metrics in each.metrics.items()
+            for group, metrics in item.metrics.items()
         })
-        for each in made("geolocalization")
+        for item in made("geolocalization")
     ]  # fmt: skip
     (table,) = model_tables(results, details=True)
     assert not any(row.kind == "chance" for row in table.rows) and not table.note
@@ -89,7 +89,7 @@ def test_intervals_from_few_blocks_are_marked() -> None:
     metrics = made("geolocalization")[0].metrics
     for basis, mark in ((few, True), (many, False)):
         one = replace(made("geolocalization")[0], metrics={
-            group: each | {"interval_basis": basis} for group, each in metrics.items()
+            group: item | {"interval_basis": basis} for group, item in metrics.items()
         })  # fmt: skip
         (table,) = model_tables([one], details=True)
         marks = [

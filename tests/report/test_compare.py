@@ -31,7 +31,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
 
 
 def file_of(results: list[Path], model: str, task: str) -> ResultFile:
-    (path,) = [each for each in results if each.parts[-2:] == (model, f"{task}.json")]
+    (path,) = [item for item in results if item.parts[-2:] == (model, f"{task}.json")]
     return ResultFile.read(path)
 
 
@@ -65,11 +65,11 @@ def test_differences_equal_the_metric_differences(
     seen = 0
     for group in found.groups:
         name = "all" if "all" in a else group.name
-        for key, each in group.differences.items():
-            assert each.a == pytest.approx(look_up(a[name][protocol], key), abs=1e-12)
-            assert each.b == pytest.approx(look_up(b[name][protocol], key), abs=1e-12)
-            assert each.low is not None and each.high is not None
-            assert each.low <= each.difference <= each.high
+        for key, item in group.differences.items():
+            assert item.a == pytest.approx(look_up(a[name][protocol], key), abs=1e-12)
+            assert item.b == pytest.approx(look_up(b[name][protocol], key), abs=1e-12)
+            assert item.low is not None and item.high is not None
+            assert item.low <= item.difference <= item.high
             seen += 1
     assert seen == {"paired-image-text": 8, "landform": 4, "geolocalization": 18}[task]
 
@@ -79,11 +79,11 @@ def test_query_values_average_to_the_metric(results: list[Path], task: str) -> N
     for group in compared(results, task).groups:
         if not group.per_query:
             continue
-        moved = sum(each.difference for each in group.moved) / group.queries
-        each = group.differences[group.per_query]
-        assert moved == pytest.approx(each.difference, abs=1e-9)
+        moved = sum(item.difference for item in group.moved) / group.queries
+        delta = group.differences[group.per_query]
+        assert moved == pytest.approx(delta.difference, abs=1e-9)
         assert group.better + group.worse == len(group.moved) <= group.queries
-        order = [each.difference for each in group.moved]
+        order = [item.difference for item in group.moved]
         assert order == sorted(order, reverse=True)
         assert group.gains(2) == [m for m in group.moved[:2] if m.difference > 0]
         assert all(m.difference < 0 for m in group.losses(3))
@@ -95,7 +95,7 @@ def test_ranks_are_those_of_the_tables(results: list[Path]) -> None:
         table = file_of(results, model, "paired-image-text").queries
         assert table is not None
         ranks = dict(zip(*(table.column(n).to_pylist() for n in ("id", "i2t_rank")), strict=True))
-        assert all(getattr(each, side) == ranks[each.name] for each in first.moved)
+        assert all(getattr(item, side) == ranks[item.name] for item in first.moved)
     points = compared(results, "geolocalization").groups[0]
     table = file_of(results, "sharp-1", "geolocalization").queries
     assert table is not None
@@ -104,7 +104,7 @@ def test_ranks_are_those_of_the_tables(results: list[Path]) -> None:
         for row in table.to_pylist()
         if row["group"] == points.name
     }
-    assert all(each.rank_b == found[each.name] for each in points.moved)
+    assert all(item.rank_b == found[item.name] for item in points.moved)
 
 
 @pytest.mark.parametrize("task", MAKERS)
@@ -112,11 +112,11 @@ def test_swapping_flips_every_sign(results: list[Path], task: str) -> None:
     a, b = (file_of(results, model, task) for model in ("blurred-2", "sharp-1"))
     there, back = (compare_results(*pair, resamples=50) for pair in ((a, b), (b, a)))
     for one, other in zip(there.groups, back.groups, strict=True):
-        for key, each in one.differences.items():
-            assert each.difference == -other.differences[key].difference
-            assert each.p == other.differences[key].p
-            if each.low is not None:
-                assert each.low == pytest.approx(-(other.differences[key].high or 0), abs=1e-12)
+        for key, item in one.differences.items():
+            assert item.difference == -other.differences[key].difference
+            assert item.p == other.differences[key].p
+            if item.low is not None:
+                assert item.low == pytest.approx(-(other.differences[key].high or 0), abs=1e-12)
         assert (one.better, one.worse) == (other.worse, other.better)
         assert {m.name for m in one.moved} == {m.name for m in other.moved}
 
@@ -128,9 +128,9 @@ def test_a_model_against_itself(results: list[Path], task: str) -> None:
     assert found.a == found.b == "sharp-1"
     for group in found.groups:
         assert not group.moved
-        for each in group.differences.values():
-            assert each.difference == 0 and each.p in (1, None)
-            assert (each.low, each.high) in ((0, 0), (None, None))
+        for difference in group.differences.values():
+            assert difference.difference == 0 and difference.p in (1, None)
+            assert (difference.low, difference.high) in ((0, 0), (None, None))
 
 
 def test_the_order_of_the_rows_does_not_matter(results: list[Path], tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_the_order_of_the_rows_does_not_matter(results: list[Path], tmp_path: Pa
     order = np.random.default_rng(0).permutation(queries.num_rows)
     pq.write_table(queries.take(pa.array(order)), copy.with_suffix(".queries.parquet"))
     a = file_of(results, "blurred-2", "paired-image-text")
-    found = [compare_results(a, each, resamples=50) for each in (original, ResultFile.read(copy))]
+    found = [compare_results(a, item, resamples=50) for item in (original, ResultFile.read(copy))]
     assert found[0].to_dict() == found[1].to_dict()
 
 
@@ -252,7 +252,7 @@ def test_models_are_given_by_folder_or_name(results: list[Path]) -> None:
         json.loads(call("blurred-2", "sharp-1", "--results", folder, *more, "--json").stdout)
         for more in (["--resamples", "30"], ["--resamples", "30", "-t", "landform"])
     ]
-    tasks = [[each["task"] for each in value["comparisons"]] for value in found]
+    tasks = [[item["task"] for item in value["comparisons"]] for value in found]
     assert tasks == [list(MAKERS), ["landform"]]
     whole = found[0]["comparisons"][0]
     assert whole["data"]["set_hash"] and whole["data"]["n"] == {"pairs": 120}

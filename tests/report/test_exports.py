@@ -145,10 +145,10 @@ def test_model_card_accepts_the_model_index(results: list[Path], tmp_path: Path)
     card = ModelCardData(**value)  # raises on what it cannot read
     name, read = model_index_to_eval_results(value["model-index"])
     assert name == card.model_name == "sharp-1"
-    assert [each.metric_type for each in read] == [e.metric_type for e in card.eval_results]
+    assert [item.metric_type for item in read] == [e.metric_type for e in card.eval_results]
     assert len(read) == 8 + 4 + 3 * 3
     paired = json.loads((folder / "paired-image-text.json").read_text())
-    by_type = {each.metric_type: each for each in read}
+    by_type = {item.metric_type: item for item in read}
     mrr = by_type["t2i_mrr"]
     figures = paired["metrics"]["all"]
     assert mrr.metric_value == round(100 * figures["strict"]["t2i_mrr"], 5)
@@ -164,8 +164,8 @@ def test_synthetic_data_are_labelled(tmp_path: Path) -> None:
     made = result("landform", "m", outcome, data={"synthetic": True})
     file = ResultFile.read(write(made, outcome, tmp_path))
     _, read = model_index_to_eval_results(yaml.safe_load(hf_yaml([file]))["model-index"])
-    assert {each.dataset_type for each in read} == {"synthetic"}
-    assert all("(synthetic)" in each.dataset_name for each in read)
+    assert {item.dataset_type for item in read} == {"synthetic"}
+    assert all("(synthetic)" in item.dataset_name for item in read)
     with pytest.raises(DataError, match="not on a dataset of the hub"):
         hf_yaml([file], layout="eval-results")
 
@@ -179,15 +179,15 @@ def test_eval_results_are_valid_for_the_hub(
          "--protocol", protocol)  # fmt: skip
     value = yaml.safe_load((tmp_path / "x.yaml").read_text())
     read = parse_eval_result_entries(value)
-    assert {each.task_id for each in read} == {
+    assert {item.task_id for item in read} == {
         "paired-image-text_i2t_mrr", "paired-image-text_t2i_mrr",
     }  # fmt: skip
-    for each in read:
-        key = each.task_id.removeprefix("paired-image-text_")
-        assert each.value == round(100 * frozen.result.metrics["all"][protocol][key], 5)
-        assert (each.dataset_id, each.dataset_revision) == (FROZEN.repository, FROZEN.revision)
-        assert each.date == frozen.result.created
-        assert each.notes is not None and "2247 pairs" in each.notes and protocol in each.notes
+    for item in read:
+        key = item.task_id.removeprefix("paired-image-text_")
+        assert item.value == round(100 * frozen.result.metrics["all"][protocol][key], 5)
+        assert (item.dataset_id, item.dataset_revision) == (FROZEN.repository, FROZEN.revision)
+        assert item.date == frozen.result.created
+        assert item.notes is not None and "2247 pairs" in item.notes and protocol in item.notes
     model = pytest.importorskip("mteb._hf_integration.eval_result_model")
     assert len(model.HFEvalResults.model_validate(value)) == 2  # extra keys would be refused
 

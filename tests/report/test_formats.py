@@ -52,7 +52,7 @@ def look_up(result: RunResult, group: str, protocol: str, metric: str) -> Any:
 
 
 def test_every_csv_line_is_a_metric_of_a_result(found: list[RunResult]) -> None:
-    by_place = {(each.model["id"], each.task): each for each in found}
+    by_place = {(item.model["id"], item.task): item for item in found}
     lines = lines_of(csv_of(found, details=True))
     chance = [line for line in lines if line["source"]]
     assert {(line["model"], line["source"]) for line in chance} == {("chance", "random ranking")}
@@ -76,7 +76,7 @@ def test_every_csv_line_is_a_metric_of_a_result(found: list[RunResult]) -> None:
     points = {x["metric"] for x in lines if x["task"] == "geolocalization"}
     assert {"auprc", "average_precision", "normalised", "relevant_tiles", "best.k"} <= points
     for line in chance:
-        of = next(each for (_, task), each in by_place.items() if task == line["task"])
+        of = next(item for (_, task), item in by_place.items() if task == line["task"])
         group = "all" if line["group"].startswith("class/") else line["group"]
         expected = replace(of, metrics={group: of.metrics[group]["chance"]})
         value = look_up(expected, line["group"], line["protocol"], line["metric"])
@@ -116,7 +116,7 @@ def test_best_value_is_per_task_set_group_and_protocol(found: list[RunResult]) -
 def test_results_over_other_items_never_share_a_table(found: list[RunResult]) -> None:
     outcome = make_landform(0.1, classes=7)
     other = result("landform", "easy-set", outcome)
-    points = next(each for each in found if each.task == "geolocalization")
+    points = next(item for item in found if item.task == "geolocalization")
     fewer = replace(points, data={**points.data, "n": {**points.data["n"], "points/cones": 3}})
     tables = model_tables([*found, other, fewer])
     assert [table.task for table in tables].count("landform") == 2
@@ -146,7 +146,7 @@ def test_equal_protocols_share_one_line(found: list[RunResult]) -> None:
         (table,) = model_tables(results)
         return {row.protocol for row in table.folded().rows}
 
-    landform = [each for each in found if each.task == "landform"]
+    landform = [item for item in found if item.task == "landform"]
     assert protocols(landform) == {"both"}
     tied = result("landform", "constant", make_landform(constant=True))
     # One model whose scores tie, and all lines are apart: else no line could be compared.
@@ -157,7 +157,7 @@ def test_columns_without_a_text_or_a_value_are_left_out(found: list[RunResult]) 
     pairs, landform, points = model_tables(found)
     assert list(landform.labels) == ["protocol", "model"]
     assert list(pairs.labels) == list(points.labels) == ["queries", "protocol", "model"]
-    (one,) = (each for each in found if each.task == "landform" and each.model["id"] == "sharp-1")
+    (one,) = (item for item in found if item.task == "landform" and item.model["id"] == "sharp-1")
     metrics = {
         protocol: {k: v for k, v in one.metrics["all"][protocol].items() if k != "ndcg@10"}
         for protocol in ("published", "strict")
@@ -214,14 +214,14 @@ def test_markdown_rows_have_as_many_cells_as_the_head(
 
 def test_references_name_their_source() -> None:
     assert len(published_elsewhere()) == 2
-    for each in published_elsewhere():
-        assert each.url.startswith("https://github.com/embeddings-benchmark/mteb/pull/")
-        assert each.pairs == 2247 and each.n == "2,247 pairs"
-        assert each.captions == "refined_caption" and each.notes
-        assert str(each.date) in each.source and each.url in each.source
-        for key, value in each.metrics.items():
+    for item in published_elsewhere():
+        assert item.url.startswith("https://github.com/embeddings-benchmark/mteb/pull/")
+        assert item.pairs == 2247 and item.n == "2,247 pairs"
+        assert item.captions == "refined_caption" and item.notes
+        assert str(item.date) in item.source and item.url in item.source
+        for key, value in item.metrics.items():
             assert value >= 1 if key.endswith("medr") else 0 < value < 1
-        assert set(each.metrics) == {
+        assert set(item.metrics) == {
             f"{way}_{name}" for way in ("i2t", "t2i") for name in ("r1", "r10", "mrr", "medr")
         }
 
@@ -242,8 +242,8 @@ def test_references_are_shown_for_matching_data_or_on_request() -> None:
 def test_references_are_never_ranked_and_always_sourced() -> None:
     outcome = make_paired(4.0, pairs=60)  # worse than the references in every figure
     made = [
-        replace(each, data={**each.data, "name": "Mars-VL-Pairs"})
-        for each in (result("paired-image-text", name, outcome) for name in ("a", "b"))
+        replace(item, data={**item.data, "name": "Mars-VL-Pairs"})
+        for item in (result("paired-image-text", name, outcome) for name in ("a", "b"))
     ]
     (table,) = model_tables(made)
     ours = [cell.best for row in table.rows if row.kind == "model" for cell in row.cells]
@@ -301,8 +301,8 @@ def test_format_follows_the_file_name(results: list[Path], tmp_path: Path) -> No
 
 
 def test_page_is_written_despite_a_damaged_table(results: list[Path], tmp_path: Path) -> None:
-    for each in results[1].parent.glob("landform.*"):
-        (tmp_path / each.name).write_bytes(each.read_bytes())
+    for path in results[1].parent.glob("landform.*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "landform.hits.parquet").write_bytes(b"half a file")
     done = call(tmp_path, "-o", tmp_path / "r.html", code=1)
     assert "left out: " in done.stderr and "landform.hits.parquet: not a readable" in done.stderr
@@ -363,7 +363,7 @@ def test_results_without_a_table_are_left_out_with_the_reason(
     metrics["all"]["intervals"]["strict"]["t2i_mrr"] = [0.1]
     changes["interval"] = {**value, "metrics": metrics}
     changes["other"] = {"a": 1}
-    changes["part"] = {key: each for key, each in value.items() if key != "metrics"}
+    changes["part"] = {key: item for key, item in value.items() if key != "metrics"}
     for name, changed in changes.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(changed))
     for more in ([], ["--csv"], ["-o", tmp_path / "x.html", "--no-thumbnails"]):
@@ -384,7 +384,7 @@ def test_results_without_a_table_are_left_out_with_the_reason(
 
 def test_a_result_that_is_named_twice_counts_once(results: list[Path]) -> None:
     done = call(results[0], results[0].parent, "--json")
-    tasks = [each["task"] for each in json.loads(done.stdout)]
+    tasks = [load["task"] for load in json.loads(done.stdout)]
     assert len(tasks) == len(set(tasks)) == 3
 
 

@@ -61,7 +61,7 @@ def colours(theme: str) -> dict[str, np.ndarray]:
 def contrast(one: np.ndarray, other: np.ndarray) -> float:
     """Compute the WCAG 2 contrast, from 1 to 21."""
     weights = np.array([0.2126, 0.7152, 0.0722])
-    low, high = sorted(float(weights @ each) + 0.05 for each in (one, other))
+    low, high = sorted(float(weights @ item) + 0.05 for item in (one, other))
     return high / low
 
 

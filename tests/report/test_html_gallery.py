@@ -57,7 +57,7 @@ def images(page: Page) -> dict[str, str]:
 
 
 def notices(page: Page) -> str:
-    return " ".join(each.text for each in page.all("p", class_="notice"))
+    return " ".join(item.text for item in page.all("p", class_="notice"))
 
 
 def test_hit_is_shown_with_its_thumbnail(paired: Path, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_hit_is_shown_with_its_thumbnail(paired: Path, tmp_path: Path) -> None:
         assert of_key[hit.one("use").attributes["href"][1:]] == hit.attributes["title"]
     assert len(set(of_key.values())) == len(of_key)
     assert not page.all("span", class_="noimg") and notices(page) == ""
-    captions = [each.text for each in page.all("blockquote")]
+    captions = [item.text for item in page.all("blockquote")]
     assert CAPTION.format("pair-0000") in captions and len(page.all("script")) == 1
     assert "6 of 40 captions, 4 of 40 images" in page.section("paired-image-text-1-examples").text
 
@@ -76,20 +76,20 @@ def test_hit_is_shown_with_its_thumbnail(paired: Path, tmp_path: Path) -> None:
 def test_right_and_wrong_differ_by_more_than_colour(paired: Path, tmp_path: Path) -> None:
     page = page_of([paired], tmp_path / "report.html")
     hits = page.all("li", class_="hit")
-    assert {each.attributes["class"] for each in hits} == {"hit right", "hit wrong"}
-    for each in hits:
-        verdict = each.attributes["class"].split()[1]
-        assert f", {verdict}, score " in each.one("svg").attributes["aria-label"]
-        assert ("✓" if verdict == "right" else "✗") in each.text
+    assert {hit.attributes["class"] for hit in hits} == {"hit right", "hit wrong"}
+    for hit in hits:
+        verdict = hit.attributes["class"].split()[1]
+        assert f", {verdict}, score " in hit.one("svg").attributes["aria-label"]
+        assert ("✓" if verdict == "right" else "✗") in hit.text
     texts = page.all("ol", class_="texts")[0].all("li")
-    assert all("right" in each.text or "wrong" in each.text for each in texts)
+    assert all("right" in text.text or "wrong" in text.text for text in texts)
 
 
 def test_results_without_thumbnails_show_ids_and_a_count(paired: Path, tmp_path: Path) -> None:
     paired.with_suffix(".thumbnails.parquet").unlink()
     report = write_html([ResultFile.read(paired)], tmp_path / "report.html")
     page = Page((tmp_path / "report.html").read_text())
-    missing = {each.text for each in page.all("span", class_="noimg")}
+    missing = {item.text for item in page.all("span", class_="noimg")}
     assert report.images == 0 and not images(page)
     assert f"{len(missing)} of {len(missing)} images of Made-paired-image-text have no" in (
         notices(page)
@@ -148,11 +148,11 @@ def test_every_class_has_its_average_precision(tmp_path: Path) -> None:
     path = write(result("landform", "model", made), made, tmp_path)
     items = write_thumbnails(path, made)
     page = page_of([path], tmp_path / "report.html")
-    assert [each.one("h4").text for each in page.all("div", class_="ask")] == [
+    assert [item.one("h4").text for item in page.all("div", class_="ask")] == [
         "cones", "dunes", "pits",
     ]  # fmt: skip
     assert len(images(page)) == items
-    assert all("AP " in each.text for each in page.all("div", class_="strip"))
+    assert all("AP " in item.text for item in page.all("div", class_="strip"))
 
 
 def test_example_images_precede_their_queries(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_example_images_precede_their_queries(tmp_path: Path) -> None:
     write_thumbnails(path, made, {"cones": 5})
     page = page_of([path], tmp_path / "report.html")
     (examples,) = page.all("p", class_="examples")
-    labels = [each.attributes["aria-label"] for each in examples.all("svg")]
+    labels = [item.attributes["aria-label"] for item in examples.all("svg")]
     assert labels == [f"example image {number} of cones" for number in range(1, 6)]
     of_key = images(page)
     assert of_key[examples.all("use")[0].attributes["href"][1:]] == "cones 0"

@@ -28,10 +28,10 @@ def test_times_are_shown_if_recorded(results: list[Path], tmp_path: Path) -> Non
 def test_long_times_are_formatted_briefly() -> None:
     from marsretrieval.report.html.page import format_rate, format_seconds
 
-    assert [format_seconds(each) for each in (None, 0.5, 42, 900, 7200)] == [
+    assert [format_seconds(item) for item in (None, 0.5, 42, 900, 7200)] == [
         "–", "0.50", "42.0", "15 min", "2.0 h",
     ]  # fmt: skip
-    assert [format_rate(each) for each in (0.31, 19.96, 1234.4)] == ["0.3", "20.0", "1,234"]
+    assert [format_rate(item) for item in (0.31, 19.96, 1234.4)] == ["0.3", "20.0", "1,234"]
 
 
 def test_skipped_items_are_counted_by_reason(tmp_path: Path) -> None:
@@ -109,9 +109,9 @@ def test_truncated_captions_are_listed_with_their_model(
     results: list[Path], tmp_path: Path
 ) -> None:
     page = page_of(results, tmp_path / "report.html")
-    panels = [each.text for each in page.section("reproduction").all("div", class_="panel")]
-    assert any("sharp-1" in each and "1 of 120" in each for each in panels)
-    assert any("0" * 64 in each and "apache-2.0" in each for each in panels)
+    panels = [item.text for item in page.section("reproduction").all("div", class_="panel")]
+    assert any("sharp-1" in panel and "1 of 120" in panel for panel in panels)
+    assert any("0" * 64 in panel and "apache-2.0" in panel for panel in panels)
 
 
 def test_synthetic_data_are_labelled(results: list[Path], tmp_path: Path) -> None:

@@ -36,15 +36,17 @@ def test_page_loads_no_external_resources(page: Page) -> None:
         for name in ("src", "href", "action", "poster", "data", "srcset"):
             value = element.attributes.get(name, "#")
             assert value.startswith(("#", "data:image/webp;base64,")), f"{element.tag} {value}"
-    style = "".join(each.text for each in page.all("style"))
+    style = "".join(item.text for item in page.all("style"))
     assert "@import" not in style and not re.search(r"url\((?!#)", style)
     assert not page.all("link") and not page.all("iframe")
 
 
 def test_links_resolve_and_ids_are_unique(page: Page) -> None:
-    ids = [each.attributes["id"] for each in page.elements if "id" in each.attributes]
+    ids = [element.attributes["id"] for element in page.elements if "id" in element.attributes]
     assert len(ids) == len(set(ids))
-    links = {each.attributes["href"] for each in page.elements if "href" in each.attributes}
+    links = {
+        element.attributes["href"] for element in page.elements if "href" in element.attributes
+    }
     assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
     assert {"#summary", "#time", "#left-out", "#reproduction"} <= links
 
@@ -53,12 +55,14 @@ def test_only_the_script_of_the_page_may_run(page: Page) -> None:
     (script,) = page.all("script")
     digest = base64.b64encode(hashlib.sha256("".join(script.texts).encode()).digest()).decode()
     (policy,) = [
-        each.attributes["content"]
-        for each in page.all("meta")
-        if each.attributes.get("http-equiv") == "Content-Security-Policy"
+        item.attributes["content"]
+        for item in page.all("meta")
+        if item.attributes.get("http-equiv") == "Content-Security-Policy"
     ]
     assert f"script-src 'sha256-{digest}'" in policy and policy.startswith("default-src 'none'")
-    assert not any(name.startswith("on") for each in page.elements for name in each.attributes)
+    assert not any(
+        name.startswith("on") for element in page.elements for name in element.attributes
+    )
 
 
 def test_tables_are_accessible_to_screen_readers(page: Page) -> None:
@@ -67,11 +71,13 @@ def test_tables_are_accessible_to_screen_readers(page: Page) -> None:
     for table in tables:
         assert table.one("caption").text
         assert all("scope" in head.attributes for head in table.all("th"))
-    pictures = [each for each in page.elements if each.attributes.get("role") == "img"]
-    assert pictures and all(each.attributes["aria-label"].strip() for each in pictures)
-    for each in page.all("div", class_="scroll"):
-        assert each.attributes["tabindex"] == "0" and each.attributes["aria-label"]
-    levels = [int(each.tag[1]) for each in page.elements if re.fullmatch("h[1-6]", each.tag)]
+    pictures = [element for element in page.elements if element.attributes.get("role") == "img"]
+    assert pictures and all(picture.attributes["aria-label"].strip() for picture in pictures)
+    for item in page.all("div", class_="scroll"):
+        assert item.attributes["tabindex"] == "0" and item.attributes["aria-label"]
+    levels = [
+        int(element.tag[1]) for element in page.elements if re.fullmatch("h[1-6]", element.tag)
+    ]
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
 
@@ -115,7 +121,9 @@ def test_values_from_results_are_escaped(tmp_path: Path) -> None:
     assert len(page.all("script")) == 1 and len(page.all("style")) == 1 and not page.all("img")
     assert page.all("h1")[0].text == " ".join(EVIL.split())
     assert "49" not in page.all("h1")[0].text
-    assert not any(name.startswith("on") for each in page.elements for name in each.attributes)
+    assert not any(
+        name.startswith("on") for element in page.elements for name in element.attributes
+    )
 
 
 def test_results_without_tables_still_show_metrics(results: list[Path], tmp_path: Path) -> None:
@@ -125,7 +133,7 @@ def test_results_without_tables_still_show_metrics(results: list[Path], tmp_path
         bare[-1].parent.mkdir()
         bare[-1].write_bytes(path.read_bytes())
     page = page_of(bare, tmp_path / "report.html")
-    notices = " ".join(each.text for each in page.all("p", class_="notice"))
+    notices = " ".join(item.text for item in page.all("p", class_="notice"))
     assert "paired-image-text.queries.parquet" in notices and "landform.hits.parquet" in notices
     assert "geolocalization.hits.parquet" in notices
     assert len(page.all("table", class_="results-table")) == 6
@@ -145,8 +153,8 @@ def test_empty_tables_are_treated_as_missing(results: list[Path], tmp_path: Path
 
 
 def _copied(result: Path, folder: Path) -> Path:
-    for each in result.parent.glob(f"{result.stem}.*"):
-        (folder / each.name).write_bytes(each.read_bytes())
+    for path in result.parent.glob(f"{result.stem}.*"):
+        (folder / path.name).write_bytes(path.read_bytes())
     return folder / result.name
 
 

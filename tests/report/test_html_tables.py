@@ -29,7 +29,7 @@ class Elsewhere:
 
 
 def files(*results: RunResult) -> list[ResultFile]:
-    return [ResultFile(each) for each in results]
+    return [ResultFile(item) for item in results]
 
 
 def heads(table: Element) -> list[str]:
@@ -42,7 +42,7 @@ def test_metrics_have_intervals_and_the_best_is_bold(results: list[Path], tmp_pa
     assert "both protocols (they agree)" in heads(table)
     assert heads(table)[-4:] == ["R@1", "R@10", "MRR", "MedR"]
     figures = ResultFile.read(results[0]).result.metrics["all"]
-    low, high = (100 * each for each in figures["intervals"]["strict"]["t2i_mrr"])
+    low, high = (100 * figure for figure in figures["intervals"]["strict"]["t2i_mrr"])
     rows = {row[0]: row[1:] for row in table.rows()}
     assert list(rows) == ["sharp-1", "blurred-2", "chance"]
     expected = figures["chance"]["strict"]
@@ -75,7 +75,7 @@ def test_differing_protocols_have_separate_columns_and_best_values(tmp_path: Pat
     ties = {(row[0], row[3]): row[4:] for row in page.section("left-out").one("table").rows()}
     worst, best = figures["ties"]["t2i_mrr"]
     shown = figures["strict"]["t2i_mrr"]
-    expected = [f"{100 * each:.2f}" for each in (worst, shown, best)]
+    expected = [f"{100 * item:.2f}" for item in (worst, shown, best)]
     assert ties["constant", "MRR, text to image"] == expected
     assert ties["constant", "MedR, image to text"][0] == "120"
 
@@ -101,7 +101,7 @@ def test_same_tiles_with_other_points_form_another_set() -> None:
     found = result_sets(
         files(result("geolocalization", "a", made), result("geolocalization", "b", other))
     )
-    assert [len(each.entries) for each in found] == [1, 1]
+    assert [len(item.entries) for item in found] == [1, 1]
     assert found[0].set_hash == found[1].set_hash
 
 
@@ -211,7 +211,7 @@ def test_a_model_has_one_colour_on_the_whole_page() -> None:
         for number in range(9)
     ]
     hues = [
-        {entry.label: entry.hue for entry in each.entries} for each in result_sets(files(*results))
+        {entry.label: entry.hue for entry in item.entries} for item in result_sets(files(*results))
     ]
     assert hues[0] == hues[1]
     assert sorted(hues[0].values()) == [0, 0, 0, 1, 2, 3, 4, 5, 6]

@@ -75,7 +75,7 @@ def test_protocol_task_and_intervals_select_parts(results: list[Path], marsretri
     both = marsretrieval("report", folder, "--md").stdout
     assert both.index("### Overview") < both.index("### paired") and "| strict |" in both
     of_task = json.loads(marsretrieval("report", folder, "-t", "landform", "--json").stdout)
-    assert {each["task"] for each in of_task} == {"landform"}
+    assert {item["task"] for item in of_task} == {"landform"}
     refused = marsretrieval("report", folder, "--json", "--no-intervals", code=2)
     assert "apply only to tables" in refused.stderr
     assert "unknown protocol" in marsretrieval("report", folder, "--protocol", "x", code=2).stderr

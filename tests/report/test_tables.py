@@ -36,7 +36,7 @@ def test_pair_metrics_are_shown_with_intervals() -> None:
     assert headings(table) == ["published", "strict", "chance"]
     shown = cells(table)
     assert len(shown) == 10 and len(table.sections) == 4
-    low, high = (100 * each for each in figures["intervals"]["strict"]["t2i_r10"])
+    low, high = (100 * figure for figure in figures["intervals"]["strict"]["t2i_r10"])
     expected = f"{100 * figures['strict']['t2i_r10']:.1f} [{low:.1f}, {high:.1f}]"
     assert shown["text to image R@10"] == [expected, expected, "6.7"]
     assert shown["image to text MedR"] == ["2", "2", "75.5"]

@@ -70,9 +70,9 @@ def test_matching_text_scores_above_meaningless_texts(folder: Path) -> None:
     encoder = FakeEncoder()
     store = marsretrieval.open_store(folder, encoder=encoder)
     verdicts = [store.search(f"text {number}").about["scores"] for number in range(20)]
-    least = {each["meaningless_best"] for each in verdicts}
+    least = {verdict["meaningless_best"] for verdict in verdicts}
     assert len(least) == 1
-    assert {each["stands_out"] for each in verdicts} == {True, False}
+    assert {verdict["stands_out"] for verdict in verdicts} == {True, False}
     calls = len(encoder.calls)
     store.search("once more")
     assert len(encoder.calls) == calls + 1  # meaningless texts are embedded once

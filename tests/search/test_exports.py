@@ -25,7 +25,7 @@ from tests.search.places import FOUR, hits_of, make_store
 
 geopandas = pytest.importorskip("geopandas")
 
-LAYERS = [each.suffix for each in FORMATS if each.is_layer and each.suffix != ".json"]
+LAYERS = [item.suffix for item in FORMATS if item.is_layer and item.suffix != ".json"]
 MIXED = [suffix for suffix in LAYERS if ".shp" not in suffix]  # points beside outlines
 OUTLINES = [*FOUR[:2], FOUR[3]]
 
@@ -70,7 +70,7 @@ def test_layers_round_trip(tmp_path: Path, suffix: str, domain: int) -> None:
     assert bounds[cut][0] == low and bounds[cut][2] == low + 360
     assert len(shapes[cut].geoms) == 2
     assert bounds[whole][2] - bounds[whole][0] == pytest.approx(0.2)
-    assert not [each.name for each in path.parent.iterdir() if each.name.startswith(".")]
+    assert not [item.name for item in path.parent.iterdir() if item.name.startswith(".")]
 
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".fgb", ".shp"])
@@ -195,10 +195,10 @@ def test_the_style_has_a_colour_for_every_score(tmp_path: Path) -> None:
     renderer = root.find("renderer-v2")
     assert renderer is not None and renderer.attrib["attr"] == "score"
     ranges = renderer.findall("ranges/range")
-    symbols = {each.attrib["name"]: each for each in renderer.findall("symbols/symbol")}
-    assert {each.attrib["symbol"] for each in ranges} == set(symbols)
-    assert {each.attrib["type"] for each in symbols.values()} == {"fill"}
-    bounds = [(float(each.attrib["lower"]), float(each.attrib["upper"])) for each in ranges]
+    symbols = {item.attrib["name"]: item for item in renderer.findall("symbols/symbol")}
+    assert {item.attrib["symbol"] for item in ranges} == set(symbols)
+    assert {symbol.attrib["type"] for symbol in symbols.values()} == {"fill"}
+    bounds = [(float(item.attrib["lower"]), float(item.attrib["upper"])) for item in ranges]
     assert all(one[1] == other[0] for one, other in pairwise(bounds))
     counts = [int(((scores >= low) & (scores <= high)).sum()) for low, high in bounds]
     assert bounds[0][0] < scores.min() and bounds[-1][1] > scores.max()

@@ -165,7 +165,7 @@ def test_geotiff(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", grid(-60, 76, 20, 20))
     heat = heatmap_of(store, scored(store), about={"text": "polygons"})
     heat.write(tmp_path / "heat.tif")
-    assert sorted(each.name for each in tmp_path.iterdir() if "heat" in each.name) == [
+    assert sorted(path.name for path in tmp_path.iterdir() if "heat" in path.name) == [
         "heat.qml", "heat.tif",
     ]  # fmt: skip
     with rasterio.open(tmp_path / "heat.tif") as file:

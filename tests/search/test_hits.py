@@ -54,8 +54,8 @@ def test_geojson(tmp_path: Path, domain: int, longitudes: list[Any], kinds: list
     assert collection["crs"]["properties"]["name"] == "urn:ogc:def:crs:IAU:2015:49900"
     assert collection["marsretrieval"]["text"] == "pitted cones"
     features = sorted(collection["features"], key=lambda feature: feature["id"])
-    assert [each["properties"]["lon"] for each in features] == longitudes
-    shapes = [each["geometry"] for each in features]
+    assert [item["properties"]["lon"] for item in features] == longitudes
+    shapes = [item["geometry"] for item in features]
     assert [shape and shape["type"] for shape in shapes] == kinds
     low = -180 if domain == 180 else 0
     for shape in shapes[:2]:

@@ -196,7 +196,7 @@ def test_changed_store_gets_another_index(tmp_path: Path) -> None:
     view = open_index(after.path)
     assert view is not None and view.rows == 2000
     assert_same(exact_topk(view, queries(), 30), exact_topk(after, queries(), 30, index="ignore"))
-    assert [each.name for each in (after.path / "view").iterdir() if each.is_dir()] == [
+    assert [path.name for path in (after.path / "view").iterdir() if path.is_dir()] == [
         view.fingerprint
     ]
 
@@ -410,7 +410,7 @@ def test_removing_an_index_removes_nothing_else(tmp_path: Path) -> None:
     size = make_index(store).bytes
     (store.path / "view" / "notes").mkdir()
     assert drop_index(store.path) > size
-    assert [each.name for each in (store.path / "view").iterdir()] == ["notes"]
+    assert [path.name for path in (store.path / "view").iterdir()] == ["notes"]
     assert drop_index(store.path) == 0
 
 

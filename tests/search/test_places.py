@@ -61,7 +61,7 @@ def test_laws(places: list[Any], deg: float) -> None:
         for other in best[:index]:
             assert great_circle_deg(lon, lat, *other) > deg * (1 - 1e-9)
     for lon, lat in places:  # every hit is near a place
-        assert min(float(great_circle_deg(lon, lat, *each)) for each in best) <= deg * (1 + 1e-9)
+        assert min(float(great_circle_deg(lon, lat, *item)) for item in best) <= deg * (1 + 1e-9)
     if places:
         assert merged[0].id == "t0"
 

@@ -35,7 +35,7 @@ def unit(seed: int, count: int = 5, dimension: int = 12) -> Any:
 
 def test_golden_queries() -> None:
     cases = json.loads(shared_file("golden/golden.json").read_text())
-    (case,) = [each for each in cases if each["task"] == "query"]
+    (case,) = [item for item in cases if item["task"] == "query"]
     images = np.array(case["image_features"], np.float32)
     prompts = np.array(case["prompt_features"], np.float32)
     text = text_query(prompts)
@@ -148,7 +148,7 @@ def test_make_query() -> None:
     assert len(encoder.asked) == 9 and encoder.asked[0] == geolocalization_prompts("ice")[0]
     text = text_query(unit(len(geolocalization_prompts("dunes")[0]), 3))
     wanted = hybrid_query(np.concatenate([unit(3, 1), tiles]), text, mix=0.2)
-    against = [text_query(unit(len(geolocalization_prompts(each)[0]), 3)) for each in
+    against = [text_query(unit(len(geolocalization_prompts(name)[0]), 3)) for name in
                ("ice", "rock")]  # fmt: skip
     expected = away_query(wanted, np.concatenate([against, unit(3, 1), tiles[:1]]), 0.1)
     np.testing.assert_allclose(full, expected, atol=1e-5)

@@ -72,11 +72,11 @@ def test_an_oracle_reaches_the_ceiling_of_geolocalization(tmp_path: Path) -> Non
     data = tiles_folder(tmp_path / "data")
     outcome = ask("geolocalization", data, tmp_path)
     assert outcome.n["tiles"] == 400
-    single = {name: each for name, each in outcome.groups.items() if not name.startswith(MEAN)}
+    single = {name: item for name, item in outcome.groups.items() if not name.startswith(MEAN)}
     assert len(single) == 5 * 3 and len(outcome.groups) == 6 * 3
-    aps = [each.strict["average_precision"] for name, each in single.items() if "text" in name]
+    aps = [item.strict["average_precision"] for name, item in single.items() if "text" in name]
     # All tiles lie in one block of the planet: nothing to resample, and no interval that says so.
-    assert not any(each.intervals["strict"] for each in outcome.groups.values())
+    assert not any(item.intervals["strict"] for item in outcome.groups.values())
     assert outcome.groups[f"{MEAN}text"].strict["average_precision"] == pytest.approx(
         sum(aps) / len(aps)
     )
@@ -201,7 +201,7 @@ def test_ties_at_the_search_depth_are_resolved_by_the_metric(tmp_path: Path) -> 
     data = tiles_folder(tmp_path / "data")
     whole = ask(Geolocalization(depth=400), data, tmp_path / "all", Scattered())
     found = ask(Geolocalization(depth=50), data, tmp_path / "some", Scattered())
-    for name in (each for each in found.groups if not each.startswith(MEAN)):
+    for name in (item for item in found.groups if not item.startswith(MEAN)):
         first, last = found.groups[name].ties["average_precision"]
         assert first <= found.groups[name].strict["average_precision"] <= last
         tiles = {group.n["predictions"] for group in (whole.groups[name], found.groups[name])}
@@ -317,7 +317,7 @@ def test_a_mean_over_landforms_has_the_interval_of_its_landforms_together() -> N
         mean = groups[f"{MEAN}{mode}"]
         for protocol, key in (("published", "auprc"), ("strict", "average_precision")):
             alone = [groups[f"{name}/{mode}"] for name in ("cones", "slides", "fans")]
-            drawn = np.mean([each.samples[protocol][key] for each in alone], axis=0)
+            drawn = np.mean([item.samples[protocol][key] for item in alone], axis=0)
             ends = np.nanpercentile(drawn, [2.5, 97.5])
             assert mean.intervals[protocol][key] == pytest.approx(tuple(ends), abs=1e-12)
             assert ends[0] <= getattr(mean, protocol)[key] <= ends[1]

@@ -61,7 +61,7 @@ def difference(one: Path, other: Path) -> str:
     name = next((name for name in names if name.endswith(".json")), names[0])
     if name.endswith(".json"):
         return f"{len(names)} members, such as {name}: {first[name]!r}, {second[name]!r}"
-    a, b = (np.asarray(Image.open(io.BytesIO(each[name]))).astype(int) for each in (first, second))
+    a, b = (np.asarray(Image.open(io.BytesIO(item[name]))).astype(int) for item in (first, second))
     places = np.argwhere(a != b)
     return (
         f"{len(names)} members, such as {name}: {len(places)} pixels, by {np.abs(a - b).max()} "

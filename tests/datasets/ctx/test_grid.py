@@ -30,7 +30,7 @@ def tiles(quad: Quad, **spec):
 
 
 @pytest.mark.parametrize(
-    ("quad", "delta"), [*((quad, "0.2") for quad in QUADS), *((QUADS[2], each) for each in DELTAS)]
+    ("quad", "delta"), [*((quad, "0.2") for quad in QUADS), *((QUADS[2], item) for item in DELTAS)]
 )
 def test_names_give_the_exact_corner(quad: Quad, delta: str) -> None:
     found = tiles(quad, delta=delta)
@@ -47,7 +47,7 @@ def test_names_give_the_exact_corner(quad: Quad, delta: str) -> None:
 
 def test_names_are_readable_by_the_published_code() -> None:
     golden = json.loads(shared_file("golden/golden.json").read_text())
-    cases = next(each["cases"] for each in golden if each["task"] == "tile_name")
+    cases = next(item["cases"] for item in golden if item["task"] == "tile_name")
     found = 0
     for case in cases:
         lon, lat = case["lonlat"]

@@ -117,9 +117,9 @@ def test_region_is_downloaded_cut_and_its_zips_deleted(mosaic, address, tmp_path
     assert told["complete"]
     assert sorted(told["quads"]["cut"]) == ["E-180_N00", "E172_N00", "E176_N00"]
     assert told["tiles"] == 1200
-    assert sorted(each.name for each in out.iterdir()) == [
+    assert sorted(path.name for path in out.iterdir()) == [
         f"{quad.name}{end}"
-        for quad in sorted(QUADS, key=lambda each: each.name)
+        for quad in sorted(QUADS, key=lambda quad: quad.name)
         for end in (".json", ".tar")
     ]
     manifest = read_manifest(out / "E176_N00.json")
@@ -136,7 +136,7 @@ def test_missing_quad_is_reported_and_the_others_are_cut(mosaic, address, tmp_pa
     done = subprocess.run(command(tmp_path / "out", address), capture_output=True, text=True)
     assert done.returncode == 1
     told = json.loads(done.stdout)
-    assert [each["source"] for each in told["failed"]] == ["E172_N00"]
+    assert [item["source"] for item in told["failed"]] == ["E172_N00"]
     assert "404" in told["failed"][0]["reason"]
     assert told["tiles"] == 800
 
@@ -149,7 +149,7 @@ def test_damaged_zip_is_deleted_and_downloaded_again_next_time(
     data[len(data) // 2] ^= 1
     mosaic.zips[name] = bytes(data)
     report = fetched(tmp_path, address)
-    assert [each.source for each in report.failed] == ["E176_N00"]
+    assert [item.source for item in report.failed] == ["E176_N00"]
     assert "damaged" in report.failed[0].reason
     assert not (tmp_path / ".scratch").exists()
     mosaic.zips[name] = zips[name][: len(data) // 2]
@@ -211,7 +211,7 @@ def test_scratch_folder_holds_at_most_two_zips(mosaic, address, tmp_path, monkey
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(0.1)  # for one too many
-        seen.append(len({each.name.partition(".")[0] for each in path.parent.glob("*.zip*")}))
+        seen.append(len({item.name.partition(".")[0] for item in path.parent.glob("*.zip*")}))
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr(runner, "pack_quad", slowly)
@@ -221,7 +221,7 @@ def test_scratch_folder_holds_at_most_two_zips(mosaic, address, tmp_path, monkey
 
 def test_unreachable_server_stops_the_run(tmp_path: Path) -> None:
     report = fetched(tmp_path, "http://127.0.0.1:9")
-    assert [each.source for each in report.failed] == ["E172_N00"]
+    assert [item.source for item in report.failed] == ["E172_N00"]
     assert report.untried == ["E176_N00", "E-180_N00"]
     assert not report.complete
 
@@ -240,7 +240,7 @@ def test_server_failure_for_some_quads_does_not_stop_the_others(
 
     with serve(answer) as url:
         report = fetched(tmp_path, url)
-        assert [each.source for each in report.failed] == ["E172_N00"]
+        assert [item.source for item in report.failed] == ["E172_N00"]
         assert (len(report.cut), report.untried) == (2, [])
         mosaic.zips[QUADS[0].zip_name] = first
     with serve(lambda request: request.send(503)) as url:
@@ -254,8 +254,8 @@ def test_unexpected_quads_stop_the_download_early(mosaic, address, zips, tmp_pat
     quads = [Quad(0, west) for west in range(0, 20, 4)]
     mosaic.zips = {quad.zip_name: zips[QUADS[0].zip_name] for quad in quads}
     report = fetched(tmp_path, address, quads)
-    assert [each.source for each in report.failed] == ["E000_N00", "E004_N00", "E008_N00"]
-    assert all("not the quad" in each.reason for each in report.failed)
+    assert [item.source for item in report.failed] == ["E000_N00", "E004_N00", "E008_N00"]
+    assert all("not the quad" in item.reason for item in report.failed)
     assert report.untried == ["E012_N00", "E016_N00"]
     assert not report.complete
     assert len({name for name, _ in mosaic.asked}) <= 4  # one ahead

@@ -31,8 +31,8 @@ def gdal(source, origin, step, shape, no_data=None):
 
 def ours(source, origin, step, shape, no_data=None):
     axes = [
-        axis(length, start, each, count, block)
-        for length, start, each, count, block in zip(
+        axis(length, start, item, count, block)
+        for length, start, item, count, block in zip(
             source.shape, origin, step, shape, (ROW_BLOCK, COLUMN_BLOCK), strict=True
         )
     ]
@@ -84,11 +84,11 @@ def test_float32_products_round_as_float64_does(step_y, step_x, top, left, seed)
     shape = tuple(max(1, min(40, int((200 - start) / step))) for start, step in spans)
     dense = []
     for start, step, count in ((top, step_y, shape[0]), (left, step_x, shape[1])):
-        each = axis(200, start, step, count, ROW_BLOCK)
+        axis_weights = axis(200, start, step, count, ROW_BLOCK)
         matrix = np.zeros((count, 200))
-        for tap in range(each.weights.shape[1]):
-            inside = each.weights[:, tap] > 0
-            matrix[inside, each.first[inside] + tap] += each.weights[inside, tap]
+        for tap in range(axis_weights.weights.shape[1]):
+            inside = axis_weights.weights[:, tap] > 0
+            matrix[inside, axis_weights.first[inside] + tap] += axis_weights.weights[inside, tap]
         np.testing.assert_allclose(matrix.sum(axis=1), 1)
         dense.append(matrix)
     precise = dense[0] @ source.astype(np.float64) @ dense[1].T

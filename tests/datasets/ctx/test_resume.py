@@ -30,8 +30,8 @@ from tests.datasets.ctx.runs import OTHER, QUAD, SPEC, contents, run
 
 def test_a_second_run_does_nothing(quads: Path, out: Path) -> None:
     first = run(quads, out)
-    assert [each.quad for each in first.cut] == ["E-004_N-04", "E000_N-04"]
-    assert sorted(each.name for each in out.iterdir()) == [
+    assert [item.quad for item in first.cut] == ["E-004_N-04", "E000_N-04"]
+    assert sorted(item.name for item in out.iterdir()) == [
         "E-004_N-04.json", "E-004_N-04.tar", "E000_N-04.json", "E000_N-04.tar",
     ]  # fmt: skip
     before = [path.stat().st_mtime_ns for path in sorted(out.iterdir())]
@@ -65,7 +65,7 @@ def test_tar_damaged_afterwards_is_cut_again(quads: Path, out: Path, damage) -> 
     whole = contents(out)
     damage(out)
     report = run(quads, out)
-    assert ([each.quad for each in report.cut], len(report.kept)) == (["E-004_N-04"], 1)
+    assert ([item.quad for item in report.cut], len(report.kept)) == (["E-004_N-04"], 1)
     assert contents(out) == whole
 
 
@@ -74,7 +74,7 @@ def test_another_request_or_another_file_is_cut_again(quads: Path, out: Path) ->
     assert len(run(quads, out, TileSpec(size=16), force=True).cut) == 2
     assert len(run(quads, out, force=True).cut) == 2
     write_quad(quads, QUAD, noise(400, 7))  # of the same size to the byte
-    assert [each.quad for each in run(quads, out).cut] == ["E-004_N-04"]
+    assert [item.quad for item in run(quads, out).cut] == ["E-004_N-04"]
 
 
 def test_quads_cut_with_other_options_are_not_replaced_or_mixed(quads: Path, out: Path) -> None:
@@ -109,7 +109,7 @@ def test_truncated_file_is_reported_tile_by_tile(quads: Path, out: Path, layout:
     write_quad(quads, QUAD, noise(400), layout=layout)
     healed = run(quads, out)
     assert healed.complete
-    assert [each.tiles for each in healed.cut] == [400]
+    assert [item.tiles for item in healed.cut] == [400]
 
 
 def test_a_damaged_file_does_not_replace_a_complete_tar(quads: Path, out: Path) -> None:
@@ -142,7 +142,7 @@ def test_one_bad_file_does_not_stop_the_others(quads: Path, out: Path, make, mes
     path.unlink()
     make(path)
     report = run(quads, out)
-    assert [each.quad for each in report.cut] == ["E000_N-04"]
+    assert [item.quad for item in report.cut] == ["E000_N-04"]
     (failed,) = report.failed
     assert failed.source == str(path)
     assert message in failed.reason
@@ -159,9 +159,9 @@ def test_file_without_a_quad_name_is_reported(quads: Path, out: Path) -> None:
     (quads / tiff_name(QUAD)).rename(quads / "mosaic.tif")
     write_quad(quads, QUAD, noise(80), name="MurrayLab_CTX_V01_E-003_N-04_Mosaic.tif")
     report = run(quads, out)
-    assert [each.quad for each in report.cut] == ["E000_N-04"]
+    assert [item.quad for item in report.cut] == ["E000_N-04"]
     assert len(report.failed) == 2
-    assert all("not named as a quad" in each.reason for each in report.failed)
+    assert all("not named as a quad" in item.reason for item in report.failed)
 
 
 def test_quad_with_a_zip_and_a_geotiff_is_read_from_the_zip(tmp_path: Path, quads: Path):
@@ -170,7 +170,7 @@ def test_quad_with_a_zip_and_a_geotiff_is_read_from_the_zip(tmp_path: Path, quad
     archive = zipped(path, QUAD, quads)
     os.truncate(path, 50_000)
     inputs, problems = find_files([quads])
-    assert [each.path for each in inputs] == [archive, quads / tiff_name(OTHER)]
+    assert [item.path for item in inputs] == [archive, quads / tiff_name(OTHER)]
     assert not problems
     again = tmp_path / "again"
     again.mkdir()
@@ -181,8 +181,8 @@ def test_quad_with_a_zip_and_a_geotiff_is_read_from_the_zip(tmp_path: Path, quad
 
 def test_folders_are_searched_at_any_depth_and_filtered(tmp_path: Path, quads: Path) -> None:
     inputs, problems = find_files([tmp_path], [OTHER, Quad(0, 0)])
-    assert [each.quad for each in inputs] == [OTHER]
-    assert [each.source for each in problems] == ["E000_N00"]
+    assert [item.quad for item in inputs] == [OTHER]
+    assert [problem.source for problem in problems] == ["E000_N00"]
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", tmp_path / "absent"):
         with pytest.raises(DatasetNotFoundError):
@@ -214,7 +214,7 @@ def test_the_plan_writes_nothing(quads: Path, out: Path) -> None:
     found = plan([*inputs, Input(Quad(0, 0))], TileSpec(), out).to_dict()
     assert found["tiles"] == 1200
     assert found["download_bytes"] == found["scratch_bytes"] > 10**9
-    assert [each["fetched"] for each in found["quads"]] == [False, False, True]
+    assert [item["fetched"] for item in found["quads"]] == [False, False, True]
     assert not out.exists()
     run(quads, out, TileSpec())
     assert plan(inputs, TileSpec(), out).to_dict()["kept"] == ["E-004_N-04", "E000_N-04"]
@@ -269,7 +269,7 @@ def test_damaged_manifest_is_ignored(quads: Path, out: Path, name: str, value) -
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
     with pytest.raises(DataError, match=f"'{name}' is .*: Input should be"):
         read_manifest(path)
-    assert [each.quad for each in run(quads, out).cut] == ["E-004_N-04"]
+    assert [item.quad for item in run(quads, out).cut] == ["E-004_N-04"]
 
 
 def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:

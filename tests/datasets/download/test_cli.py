@@ -145,7 +145,7 @@ def test_usage_errors(
     arguments: list[str], code: int, said: str, publish: Publish, tmp_path: Path
 ) -> None:
     publish(landforms())
-    done = call(*(each.replace("{tmp}", str(tmp_path)) for each in arguments))
+    done = call(*(argument.replace("{tmp}", str(tmp_path)) for argument in arguments))
     assert done.exit_code == code
     assert said in done.stderr
     assert done.stdout == ""

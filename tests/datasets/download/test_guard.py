@@ -85,7 +85,7 @@ def test_the_connection_goes_to_the_address_that_was_checked(
     transport = GuardedTransport(allowed=frozenset({"192.0.2.1"}))
     monkeypatch.setattr(transport._direct, "handle_async_request", record)
     assert send(transport, "https://mars.example/a.jpg?b=1").status_code == 200
-    assert [str(each.url) for each in sent] == [
+    assert [str(item.url) for item in sent] == [
         "https://192.0.2.1/a.jpg?b=1",
         "https://8.8.8.8/a.jpg?b=1",
     ]

@@ -136,12 +136,12 @@ def test_ground_truth_lists_the_planted_features(tiny_planet: Path) -> None:
     points = read_ground_truth(tiny_planet / GEO / "ground_truth")
     assert set(points) == set(BENCHMARK)
     for name, found in points.items():
-        planted = [each for each in record["features"] if each["class"] == name]
-        assert found.lon.tolist() == [each["lon"] for each in planted]
-        assert found.lat.tolist() == [each["lat"] for each in planted]
+        planted = [item for item in record["features"] if item["class"] == name]
+        assert found.lon.tolist() == [item["lon"] for item in planted]
+        assert found.lat.tolist() == [item["lat"] for item in planted]
         with (tiny_planet / GEO / "ground_truth" / f"{name}.csv").open() as file:
             rows = list(csv.DictReader(file))
-        assert [float(row["diameter_km"]) for row in rows] == [each["size_km"] for each in planted]
+        assert [float(row["diameter_km"]) for row in rows] == [item["size_km"] for item in planted]
         assert {geo.quad_name(*at) for at in zip(found.lon, found.lat, strict=True)} <= set(
             record["quads"]
         )
@@ -184,7 +184,7 @@ def test_readers_read_the_whole_planet(tiny_planet: Path) -> None:
 
 def test_verification_reports_no_problems(tiny_planet: Path) -> None:
     inventory = verify(tiny_planet, workers=1)
-    assert [each.dataset for each in inventory.datasets]
+    assert [dataset.dataset for dataset in inventory.datasets]
     assert inventory.ok()
 
 

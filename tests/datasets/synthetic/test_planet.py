@@ -43,7 +43,7 @@ def test_a_feature_changes_the_tile_at_its_position_and_nothing_far_away(
     full, drawn = paint(region, features, PIXELS, seeded(2))
     for index in (0, len(features) // 2, len(features) - 1):
         feature = drawn[index]
-        rest = [each for each in features if each.seed != feature.seed]
+        rest = [item for item in features if item.seed != feature.seed]
         without, _ = paint(region, rest, PIXELS, seeded(2))
         changed: dict[str, int] = {}
         for pixels, differs in zip(

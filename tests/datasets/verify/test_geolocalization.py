@@ -83,7 +83,7 @@ class TestGeolocalization:
         (folder / "image_queries/craters").mkdir()
         (folder / "image_queries/craters/a.png").write_bytes(b"no picture")
         problems = named(check(folder))
-        assert {kind for kind, each in problems.items() if each.severity == "error"} == {
+        assert {kind for kind, item in problems.items() if item.severity == "error"} == {
             "bad-table", "bad-examples", "unreadable-example",
         }  # fmt: skip
         assert problems["double-point"].examples == ("dunes.csv: 1", "fans.csv: 1")
@@ -91,10 +91,10 @@ class TestGeolocalization:
         assert problems["examples-without-points"].examples == ("craters",)
         tables = problems["bad-table"].examples
         assert problems["bad-table"].count == len(tables) == 2
-        assert any("latitude 200.0 is not within" in each for each in tables)
+        assert any("latitude 200.0 is not within" in table for table in tables)
         (note,) = problems["catalogue-rows"].examples
         assert "1 row with a position out of range left out (line 4)" in note
-        assert any("no column 'lon'" in each for each in tables)
+        assert any("no column 'lon'" in table for table in tables)
 
     def test_tables_are_read_as_in_the_task(self, tmp_path: Path) -> None:
         folder = tmp_path / "Mars-Global-Geolocalization"

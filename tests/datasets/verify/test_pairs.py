@@ -38,7 +38,7 @@ def test_captions_missing_empty_and_double(tmp_path: Path) -> None:
     assert problems["double-caption"].examples == ("a, d",)
     assert problems["double-caption"].severity == "error"
     assert problems["no-caption"].count == 2, "b has its original caption"
-    assert [each.rsplit(":")[-1] for each in problems["no-caption"].examples] == [
+    assert [example.rsplit(":")[-1] for example in problems["no-caption"].examples] == [
         "c.jpg",
         "f.jpg",
     ]

@@ -19,7 +19,7 @@ def test_all_datasets_of_a_folder_or_the_selected_ones(tmp_path: Path) -> None:
     landforms(tmp_path / "Mars-Landforms", [{"id": "a", "image": picture(1), "label": "x"}])
     write_planet(tmp_path, seed=7)
     found = verify(tmp_path, workers=1)
-    assert [each.dataset for each in found.datasets] == ["paired", "landform"]
+    assert [dataset.dataset for dataset in found.datasets] == ["paired", "landform"]
     assert found.datasets[0].origin == {
         "synthetic": True,
         "version": 1,
@@ -28,7 +28,7 @@ def test_all_datasets_of_a_folder_or_the_selected_ones(tmp_path: Path) -> None:
     }
     assert found.ok()
     one = verify(tmp_path, tasks=["landform_retrieval"], workers=1)
-    assert [each.dataset for each in one.datasets] == ["landform"]
+    assert [dataset.dataset for dataset in one.datasets] == ["landform"]
     with pytest.raises(DatasetNotFoundError, match="no data of geolocalization"):
         verify(tmp_path, tasks=["geo"])
     with pytest.raises(UnknownNameError):
@@ -78,7 +78,7 @@ def test_the_set_hash_is_that_of_results(tmp_path: Path) -> None:
         options=LoadOptions(),
         settings=Settings(resamples=0),
     )
-    results = {each.job.task.name: each.result for each in evaluation.run(jobs)}
+    results = {item.job.task.name: item.result for item in evaluation.run(jobs)}
     inventory = verify(data, workers=1)
     assert not inventory.ok()
     assert len(inventory.datasets) == 3
