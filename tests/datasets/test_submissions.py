@@ -42,14 +42,14 @@ def test_wrong_vectors_are_named_with_their_file(tmp_path: Path) -> None:
             read_vectors(path)
         assert "v.npy" in str(raised.value)
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError, match=r"v\.npy: not readable"):
+    with pytest.raises(DataError, match=r"v\.npy: not a .npy file"):
         read_vectors(path)
     np.savez(tmp_path / "several.npz", a=np.eye(2))
     with pytest.raises(DataError, match="archive of several arrays"):
         read_vectors(tmp_path / "several.npz")
     for data in (b"", b"\x93NUMPY", b"1,2,3\n"):
         path.write_bytes(data)
-        with pytest.raises(DataError, match=r"v\.npy: not readable"):
+        with pytest.raises(DataError, match=r"v\.npy: not a .npy file"):
             read_vectors(path)
     with pytest.raises(DatasetNotFoundError):
         read_vectors(tmp_path / "nowhere.npy")

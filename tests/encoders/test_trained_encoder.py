@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from marsretrieval.embeddings.encode import embed_images
+from marsretrieval.embeddings.batches import embed_images
 from marsretrieval.encoders import load
 from marsretrieval.encoders.torch_imports import ensure_torchvision
 from marsretrieval.metrics import landform

@@ -101,7 +101,7 @@ def test_intervals_from_few_blocks_are_marked() -> None:
         assert marks and set(marks) == {mark}
         assert (f"4{DAGGER}" in table.note) == mark == ("Unreliable" in table.note)
         assert (DAGGER in markdown_of([one])) == (r"\textdagger{}" in latex_of([one])) == mark
-        assert f",spatial blocks,{4 if mark else 12},,\n" in csv_of([one])
+        assert f",spatial blocks,{4 if mark else 12},," in csv_of([one])
 
 
 def test_note_names_the_resampled_unit() -> None:

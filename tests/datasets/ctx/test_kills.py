@@ -43,8 +43,8 @@ def test_a_disk_that_fills_up_while_cutting(quads: Path, out: Path) -> None:
 # Where a process may die: the function that is replaced by death.
 DEATHS = {
     "while cutting": "marsretrieval.datasets.ctx.tiling.encode",
-    "before the tar has its name": "marsretrieval.datasets.ctx.archive.sha256_file",
-    "between tar and manifest": "marsretrieval.datasets.ctx.archive.write_json",
+    "before the tar has its name": "marsretrieval.datasets.tile_archive.sha256_file",
+    "between tar and manifest": "marsretrieval.datasets.tile_archive.write_json",
 }
 
 
