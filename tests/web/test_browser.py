@@ -300,10 +300,10 @@ def test_another_store_and_back(visit):
     assert page.locator("#stores").input_value().endswith("plain.store")
     page.go_back()
     until(
-        page, "window.marsMap.store.name.endsWith('mars.store') && window.marsMap.search !== null"
+        page, "window.marsMap.store.name.endsWith('planet.store') && window.marsMap.search !== null"
     )
     until(page, "id => window.marsMap.gallery.hits[0]?.id === id", first[0])
-    assert page.locator("#stores").input_value().endswith("mars.store")
+    assert page.locator("#stores").input_value().endswith("planet.store")
     assert not page.locator("#no-positions").is_visible()
 
 
