@@ -409,7 +409,7 @@ def print_raster_plan(plan: RastersPlan, out: Path, *, as_json: bool) -> None:
 
     if not as_json:
         count = pluralize(len(plan.todo), "raster")
-        echo(f"{out}: {count} to cut, {len(plan.kept):,} there; nothing is done")
+        echo(f"{out}: {count} to cut, {len(plan.kept):,} already present; dry run")
         for entry in plan.todo[:_MAX_RASTERS_SHOWN]:
             product = f", {entry.instrument} {entry.product_id}" if entry.instrument else ""
             bands = ",".join(map(str, entry.bands))

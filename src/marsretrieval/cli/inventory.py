@@ -195,7 +195,8 @@ def sheet(
         InventoryError: If there is no inventory, or it is open elsewhere.
         OutputError: If the file cannot be written.
     """
-    from marsretrieval.inventory.report import check_sheet_path, draw_sheet
+    from marsretrieval.inventory.report import draw_sheet
+    from marsretrieval.search.sheet import check_sheet_path
 
     check_sheet_path(out)
     with _open(name, store) as inventory, show_progress(quiet=as_json) as progress:

@@ -251,6 +251,11 @@ class Inventory:
             for name, number in (("count", answer.count), ("tiles", answer.tiles)):
                 if number is not None and number < 1:
                     raise UsageError(f"{name} of {answer.id} is {number}; it must be at least 1")
+                if number is not None and answer.mark in ("no", "none"):
+                    raise UsageError(
+                        f"{name} of {answer.id}, which is marked {answer.mark}",
+                        remedy=f"Leave {name} out, or mark the tile yes or unsure.",
+                    )
         self.files.require_writable()
         rows = rows_of(self.store, [answer.id for answer in answers])
         columns = known_of(self.store).take(rows)

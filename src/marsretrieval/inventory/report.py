@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from marsretrieval import __version__
 from marsretrieval.errors import UsageError
-from marsretrieval.io import atomic_path, check_output
+from marsretrieval.io import atomic_path
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
 
-_SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".pdf": "PDF"}
 _COLUMNS, _SIDE, _GAP, _CAPTION = 5, 256, 12, 44
 _BACKGROUND, _TEXT, _MISSING = "white", "black", "#bbbbbb"
 
@@ -222,25 +221,6 @@ def _percent(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.1%}"
 
 
-def check_sheet_path(path: str | Path) -> None:
-    """Check the suffix of a contact sheet, and that the path is writable.
-
-    Args:
-        path: The output file.
-
-    Raises:
-        UsageError: If the suffix is none of .png, .jpg, .jpeg and .pdf.
-        OutputError: If the file cannot be written.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in _SUFFIXES:
-        raise UsageError(
-            f"{path}: no format of a contact sheet",
-            remedy=f"Use a name that ends in {', '.join(_SUFFIXES)}.",
-        )
-    check_output(path)
-
-
 def draw_sheet(
     tiles: Sequence[Mapping[str, Any]], path: str | Path, *, store: EmbeddingStore | None = None
 ) -> list[str]:
@@ -261,6 +241,7 @@ def draw_sheet(
     path = Path(path)
     from PIL import Image, ImageDraw, ImageFont
 
+    from marsretrieval.search.sheet import SHEET_FORMATS, check_sheet_path
     from marsretrieval.search.thumbnails import TileImages
 
     check_sheet_path(path)
@@ -293,7 +274,7 @@ def draw_sheet(
         caption = f"{number + 1}. {_shorten(str(tile['id']), font)}\n{place}"
         draw.multiline_text((x, y + _SIDE + 2), caption, fill=_TEXT, font=font)
     with atomic_path(path) as temporary:
-        sheet.save(temporary, _SUFFIXES[path.suffix.lower()])
+        sheet.save(temporary, SHEET_FORMATS[path.suffix.lower()])
     return problems
 
 

@@ -59,8 +59,7 @@ def evaluate(
 
     An image is relevant if its label equals the query's name. Queries without a relevant image are
     left out; images without a query are distractors. P@k and mAP@k are computed under `strict`
-    only. Ties are ordered by `id_order` under `strict`
-    and by row under `published`.
+    only. Ties are ordered by `id_order` under `strict` and by row under `published`.
 
     Args:
         images: Unit rows, shape (n, d).
