@@ -1,6 +1,6 @@
 """Tasks 2 and 3 as task objects of MTEB, for `mteb.evaluate`.
 
-MTEB embeds, ranks and scores; the metrics of the strict protocol are computed beside its own, from
+MTEB embeds, ranks and scores; the metrics of the strict protocol are added to its own, from
 the same ranking. Landform retrieval accepts any MTEB encoder of images and texts, and its main
 score is MTEB's average precision. Geo-localization ranks the tiles of an embedding store, because
 MTEB would embed all tiles of the planet in each run, and its main score is that of the strict

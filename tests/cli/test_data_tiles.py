@@ -28,7 +28,7 @@ def test_from_a_raster_to_a_layer(write_raster, marsretrieval, tmp_path: Path) -
     assert "CTX B01_009958_1524_XI_27S347W" in shown and "192 x 128 uint8" in shown
     report = json.loads(marsretrieval(*arguments, "--json").stdout)
     assert report["complete"] and report["tiles"] == 6
-    assert "1 there before" in marsretrieval(*arguments).stdout
+    assert "1 already present" in marsretrieval(*arguments).stdout
     marsretrieval("embed", "-m", MODEL, "--images", out, "--store", store)
     hits = marsretrieval(
         "search", "--store", store, "--text", "cones", "--trust", "--bbox", "12.9,-27.1,13.1,-26.9",

@@ -174,7 +174,7 @@ def test_image_queries_leave_out_their_own_image(
     ("text", "words"),
     [
         ("", "empty, without a ranking"),
-        ("crater,x,1\n", "line 1 is not of a run"),
+        ("crater,x,1\n", "line 1 is not a line of a TREC run"),
         ("q Q0 x 1 high t\n", "line 1: rank '1' or score 'high' is no number"),
         ("q Q0 x 1 nan t\n", "1 scores are not finite (q: x)"),
         ("q Q0 x 1 2 t\nq Q0 x 2 1 t\n", "1 items are ranked twice for a query (q: x)"),

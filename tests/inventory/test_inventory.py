@@ -66,7 +66,7 @@ def test_invalid_answers(inventory: Inventory) -> None:
         inventory.mark({})
     with pytest.raises(UsageError, match="at least 1"):
         inventory.mark([Answer(name(1), "yes", tiles=0)])
-    with pytest.raises(UsageError, match="tiles of .*, which is marked no"):
+    with pytest.raises(UsageError, match=r"tiles of .*, which is marked no"):
         inventory.mark([Answer(name(1), "no", tiles=4)])
     with pytest.raises(UsageError, match="marked twice"):
         inventory.mark([Answer(name(1), "yes"), Answer(name(1), "no")])

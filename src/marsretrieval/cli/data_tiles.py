@@ -449,7 +449,7 @@ def print_raster_report(report: RastersReport, out: Path, *, as_json: bool) -> N
         echo(f"{out}: {tiles} of {rasters} ({totals['bytes'] / 1e6:,.1f} MB)")
         echo(
             f"  rasters  {len(report.cut):,} cut in {report.seconds:,.1f} s, "
-            f"{len(report.kept):,} there before"
+            f"{len(report.kept):,} already present"
         )
         echo(
             f"  skipped  {totals['empty']:,} without valid pixels, {totals['dropped']:,} below "

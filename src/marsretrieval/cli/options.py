@@ -387,7 +387,7 @@ class Catalogue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogueOptions:
-    """Options of the catalogue that hits are compared with, beside its columns."""
+    """Options of the catalogue that hits are compared with, except its columns."""
 
     against: Annotated[
         Path | None,

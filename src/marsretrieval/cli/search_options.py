@@ -257,7 +257,7 @@ class OutputOptions:
 
     @property
     def files(self) -> list[Path]:
-        """All files, without those that are written beside them."""
+        """All files, without their accompanying files."""
         return [*(self.out or ()), *(self.heatmap or ()), *(self.sheet or ())]
 
     @property

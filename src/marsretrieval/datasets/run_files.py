@@ -124,7 +124,9 @@ def read_run(path: str | Path) -> RunFile:
             fields = _split(line)
             if fields is None:
                 if line.strip():
-                    raise DataError(f"{path}: line {number} is not of a run", remedy=_REMEDY)
+                    raise DataError(
+                        f"{path}: line {number} is not a line of a TREC run", remedy=_REMEDY
+                    )
                 continue
             query, item, rank, score = fields
             try:

@@ -1,4 +1,4 @@
-"""WebDataset tars of tiles with a manifest beside each, for quads of the mosaic and own rasters.
+"""WebDataset tars of tiles, each with a manifest, for quads of the mosaic and own rasters.
 
 A tar is complete when its manifest exists: the manifest is written after the tar, and deleted
 before the tar is replaced.
@@ -156,7 +156,7 @@ def replace_tar(tar: Path) -> Iterator[tuple[Path, TarRecord]]:
 
 
 def write_tile_manifest(out: Path, manifest: TileManifest) -> None:
-    """Write the manifest beside its tar.
+    """Write the manifest next to its tar.
 
     Args:
         out: Folder of the tar.

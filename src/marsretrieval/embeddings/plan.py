@@ -1,7 +1,7 @@
 """Plan a build: compare a source and a model with existing stores.
 
 No image is decoded, and no model is loaded. Stores that `run` built with another version of a model
-are kept beside the new ones.
+are kept with the new ones.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def print_evaluation(evaluation: Mapping[str, Any], *, title: str | None = None)
 
 
 def _fitting_table(out: Console, table: ResultTable) -> RichTable:
-    """The table with intervals beside the values, or below them if it would be too wide."""
+    """The table with intervals after the values, or below them if it would be too wide."""
     from rich.measure import Measurement
 
     rich = rich_table(table)

@@ -147,7 +147,7 @@ class ResultFile:
 
 
 def _find_schema_problem(table: pa.Table, kind: str, task: str) -> str:
-    """Describe the first problem with the columns of a table; empty if there is none."""
+    """Describe the first problem with the columns of a table; empty if none exists."""
     import pyarrow.types as types
 
     has_positions = task == "geolocalization" and kind != "thumbnails"

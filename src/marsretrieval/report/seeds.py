@@ -22,7 +22,7 @@ def average_seeds(files: Iterable[ResultFile]) -> list[ResultFile]:
     Results belong together if the model, task, items, options, limit, number of resamples and
     protocol versions are equal and every seed occurs once. The metrics, chance and the ends of the
     intervals are averaged; every evaluation receives `spread`, the sample standard deviation per
-    protocol and metric. Timings, hardware and the tables beside the result are those of the first
+    protocol and metric. Timings, hardware and the tables of the result are those of the first
     seed.
 
     Args:

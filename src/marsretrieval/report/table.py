@@ -258,7 +258,7 @@ class Cell:
             digits: Decimals.
 
         Returns:
-            The interval; empty if there is none.
+            The interval; empty if none exists.
         """
         if self.low is None or self.high is None:
             return ""

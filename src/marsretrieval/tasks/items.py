@@ -29,7 +29,7 @@ class EmbeddingItem:
         id: Id, unique within the kind.
         source: File or archive member of an image; empty for texts.
         text: Caption or prompt; empty for images of other tasks than paired image-text retrieval.
-        label: Class or landform; empty if there is none.
+        label: Class or landform; empty if none exists.
         lon: Longitude of a tile's centre, degrees.
         lat: Latitude of a tile's centre, degrees.
     """

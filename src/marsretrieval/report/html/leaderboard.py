@@ -219,7 +219,7 @@ def write_leaderboard(
 
 
 def _read_state(folder: Path) -> Mapping[str, Any]:
-    """The state of an earlier leaderboard; empty if there is none."""
+    """The state of an earlier leaderboard; empty if none exists."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise UsageError(f"--leaderboard {folder}: not a folder", remedy="Name a new folder.")
     if not folder.exists() or not any(folder.iterdir()):
@@ -403,7 +403,7 @@ def _slug(name: str, slugs: set[str]) -> str:
 
 
 def _hash_files(path: Path) -> str:
-    """Hash of a result file and the tables beside it, without their names."""
+    """Hash of a result file and its tables, without their names."""
     digest = hashlib.sha256()
     for part in (path, *(path.with_suffix(f".{kind}.parquet") for kind in _TABLES)):
         try:
