@@ -58,7 +58,7 @@ def remaining() -> Iterator[str]:
         if page not in walked and not (NETWORK.search(line) or REFUSED.search(line)):
             for text, real in STANDING_FOR.items():
                 line = line.replace(text, real)
-            yield shlex.join(word.rstrip("/") for word in shlex.split(line, comments=True))
+            yield shlex.join(shlex.split(line, comments=True))
 
 
 @pytest.fixture(scope="module")
