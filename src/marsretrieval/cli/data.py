@@ -373,6 +373,7 @@ def items(
     from marsretrieval.tasks import find_task
     from marsretrieval.tasks.ablation import Ablation
     from marsretrieval.tasks.items import iter_items, write_items
+    from marsretrieval.text import pluralize
 
     if output is None and not dry_run:
         raise UsageError("missing option -o", remedy="Add -o FILE.parquet, or --dry-run.")
@@ -413,7 +414,7 @@ def items(
             }
         )
         return
-    parts = ", ".join(f"{count:,} {kind}" for kind, count in counts.items())
+    parts = ", ".join(pluralize(count, kind) for kind, count in counts.items())
     written = "nothing is written (--dry-run)" if dry_run else f"wrote {output}"
     echo(f"{opened.folder}: {parts}; {written}")
 

@@ -27,7 +27,7 @@ Next steps:{activate}
   marsretrieval serve {store}      # the map in a browser
   marsretrieval search --store {store} --text "pitted cones" -o {layer} --heatmap map.png
   marsretrieval run -m pe-core-l-14-336 -t landform --data data      # a real model on real data
-  marsretrieval models                                               # all there are
+  marsretrieval models                                               # all models
 """
 
 

@@ -171,7 +171,7 @@ def test_unreachable_hub(publish: Publish, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     publish(landforms())
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(DataError, match="unexpected response from the hub") as caught:
+    with pytest.raises(DataError, match="the hub is not reachable") as caught:
         download("landform", tmp_path)
     assert "HF_ENDPOINT" in str(caught.value)
 

@@ -442,7 +442,7 @@ def _hub_errors(repository: str, revision: str | None) -> Iterator[None]:
     import httpx2
     from huggingface_hub import errors
 
-    snapshot_name = f"{repository} at {revision or 'its head'}"
+    snapshot_name = f"{repository} at {revision or 'its latest commit'}"
     try:
         yield
     except errors.RevisionNotFoundError as error:
@@ -473,6 +473,12 @@ def _hub_errors(repository: str, revision: str | None) -> Iterator[None]:
                 remedy="Check that the folder is yours and has free space, or choose another.",
             ) from error
         raise _unexpected_answer(snapshot_name, error) from error
+    except httpx2.TransportError as error:
+        raise DataError(
+            f"{snapshot_name}: the hub is not reachable ({_first_line(error)})",
+            remedy="Check the network and HF_ENDPOINT, then run the same command again: complete "
+            "files are kept.",
+        ) from error
     except (httpx2.HTTPError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise _unexpected_answer(snapshot_name, error) from error  # such as HTML in place of JSON
 
