@@ -461,7 +461,7 @@ def _print_plan(
 
 
 def _print_result(result: SearchResult, written: _Written) -> None:
-    from marsretrieval.search.known import describe_known, describe_nearest
+    from marsretrieval.search.hits import describe_known, describe_nearest
 
     files = [*written.hits, *written.sheets]
     if not len(result):
