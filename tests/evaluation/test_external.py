@@ -21,7 +21,7 @@ from marsretrieval.report.compare import compare_results
 from marsretrieval.report.result_files import ResultFile
 from marsretrieval.report.tables import model_tables
 from marsretrieval.tasks import LandformRetrieval, Settings, find_task
-from marsretrieval.tasks.items import list_items
+from marsretrieval.tasks.external import list_items
 from tests.fakes import FakeEncoder
 
 TASKS = ("paired-image-text", "landform", "geolocalization")

@@ -38,9 +38,8 @@ from marsretrieval.system import usable_cpus
 from marsretrieval.tasks import Settings, Task, TaskData
 from marsretrieval.tasks.ablation import task_options
 from marsretrieval.tasks.base import Outcome
+from marsretrieval.tasks.external import EmbeddingItem, evaluate_run, list_items, query_ids
 from marsretrieval.tasks.geolocalization import Geolocalization
-from marsretrieval.tasks.items import EmbeddingItem, list_items
-from marsretrieval.tasks.rankings import evaluate_run, query_ids
 from marsretrieval.tasks.thumbnails import make_thumbnails
 
 # From the ids of the listed, readable and unreadable images to the vectors of images.
