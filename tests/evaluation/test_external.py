@@ -14,14 +14,14 @@ from safetensors.numpy import save_file
 
 import marsretrieval as mr
 from marsretrieval.datasets import Record, decode_rgb
-from marsretrieval.datasets.embedding_files import read_embeddings
+from marsretrieval.datasets.submissions import read_embeddings
 from marsretrieval.errors import DataError, ModalityError
 from marsretrieval.evaluation.external import score_embeddings
 from marsretrieval.report.compare import compare_results
 from marsretrieval.report.result_files import ResultFile
 from marsretrieval.report.tables import model_tables
 from marsretrieval.tasks import LandformRetrieval, Settings, find_task
-from marsretrieval.tasks.items import list_items
+from marsretrieval.tasks.external import list_items
 from tests.fakes import FakeEncoder
 
 TASKS = ("paired-image-text", "landform", "geolocalization")

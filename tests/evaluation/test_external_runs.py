@@ -25,8 +25,7 @@ from marsretrieval.report.result_files import ResultFile
 from marsretrieval.report.tables import model_tables
 from marsretrieval.results import RunResult
 from marsretrieval.tasks import LandformRetrieval, Settings, find_task
-from marsretrieval.tasks.items import list_items
-from marsretrieval.tasks.rankings import query_ids
+from marsretrieval.tasks.external import list_items, query_ids
 
 Scores = Mapping[str, Mapping[str, float]]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from marsretrieval.report.html.maps import Maps
+from marsretrieval.report.html.charts import Maps
 from tests.report.made import (
     make_geolocalization,
     make_landform,

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 from marsretrieval.cli.app import app
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.report.compare import Comparison, compare_results
-from marsretrieval.report.comparison_table import print_comparison
+from marsretrieval.report.render import print_comparison
 from marsretrieval.report.result_files import ResultFile
 from tests.report.made import make_geolocalization, make_landform, make_paired, result, write
 

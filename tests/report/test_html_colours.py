@@ -11,7 +11,7 @@ import pytest
 from marsretrieval.html import page_colours
 from marsretrieval.plotting import LIGHT
 from marsretrieval.report.grouping import HUES
-from marsretrieval.report.html.maps import ALARM, HIT
+from marsretrieval.report.html.charts import ALARM, HIT
 
 # Machado, Oliveira & Fernandes 2009, severity 1, on linear RGB.
 _SIGHT = {

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from marsretrieval.report.grouping import ResultSet, result_sets
-from marsretrieval.report.html import maps as map_module
+from marsretrieval.report.html import charts as map_module
 from marsretrieval.report.html import write_html
-from marsretrieval.report.html.maps import Maps, maps_of, regions_of
+from marsretrieval.report.html.charts import Maps, maps_of, regions_of
 from marsretrieval.report.result_files import ResultFile
 from tests.report.made import make_geolocalization, result, write
 from tests.report.pages import page_of
@@ -84,7 +84,7 @@ def test_maps_stay_within_the_budget(
     found: ResultSet, maps: Maps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = len(maps.groups[0].views[0].marks)
-    monkeypatch.setattr(map_module, "_BUDGET", size + 10)
+    monkeypatch.setattr(map_module, "_MARKS_BUDGET", size + 10)
     drawn = maps_of(found)
     assert len(drawn.groups) == 1 and len(drawn.groups[0].views) == 1
     assert "1 of 10 maps" in drawn.notes

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from marsretrieval.report.grouping import average_seeds, seeds_of
 from marsretrieval.report.overview import overview_table
 from marsretrieval.report.result_files import ResultFile
-from marsretrieval.report.seeds import average_seeds, seeds_of
 from marsretrieval.results import RunResult
 from tests.report.made import make_landform, result
 

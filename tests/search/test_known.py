@@ -13,7 +13,7 @@ import pytest
 from marsretrieval.datasets import Points, read_points
 from marsretrieval.errors import UsageError
 from marsretrieval.search import Hits, compare_with_catalogue, write_hits
-from marsretrieval.search.known import describe_known, describe_nearest
+from marsretrieval.search.hits import describe_known, describe_nearest
 
 RADIUS_KM = 3396.19
 

@@ -150,7 +150,7 @@ class SearchResult:
             DataError: If the catalogue cannot be read.
         """
         from marsretrieval.datasets.ground_truth import Points, read_points
-        from marsretrieval.search.known import check_known_km, compare_with_catalogue
+        from marsretrieval.search.hits import check_known_km, compare_with_catalogue
 
         check_known_km(km)
         points = catalogue if isinstance(catalogue, Points) else read_points(catalogue)

@@ -57,8 +57,8 @@ def compare(
         typer.Exit: With code 1 if a pair is refused or a file is left out.
     """
     from marsretrieval.report.compare import compare_results
-    from marsretrieval.report.comparison_table import print_comparison
     from marsretrieval.report.matching import match_results
+    from marsretrieval.report.render import print_comparison
     from marsretrieval.tasks import find_task
 
     try:

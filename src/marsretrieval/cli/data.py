@@ -25,7 +25,7 @@ from marsretrieval.errors import DataError, UsageError
 if TYPE_CHECKING:
     from marsretrieval.datasets.download.report import Plan, Report
     from marsretrieval.datasets.inventory import DatasetInventory
-    from marsretrieval.tasks.items import EmbeddingItem
+    from marsretrieval.tasks.external import EmbeddingItem
 
 _MAX_EXAMPLES = 5
 
@@ -372,7 +372,7 @@ def items(
     from marsretrieval.io import atomic_path, check_output
     from marsretrieval.tasks import find_task
     from marsretrieval.tasks.ablation import Ablation
-    from marsretrieval.tasks.items import iter_items, write_items
+    from marsretrieval.tasks.external import iter_items, write_items
     from marsretrieval.text import pluralize
 
     if output is None and not dry_run:

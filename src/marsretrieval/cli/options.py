@@ -428,8 +428,7 @@ class CatalogueOptions:
                 )
             return None
         from marsretrieval.datasets.ground_truth import read_points
-        from marsretrieval.search.hits import KNOWN_KM
-        from marsretrieval.search.known import check_known_km
+        from marsretrieval.search.hits import KNOWN_KM, check_known_km
 
         km = KNOWN_KM if self.against_km is None else self.against_km
         check_known_km(km)

@@ -123,7 +123,7 @@ def report(
             f"--images: {pluralize(len(images), 'path')} ignored: an HTML report shows the "
             "thumbnails written by `marsretrieval run`"
         )
-    from marsretrieval.report.seeds import average_seeds, seeds_of
+    from marsretrieval.report.grouping import average_seeds, seeds_of
     from marsretrieval.results import PROTOCOLS
 
     if protocol is not None and protocol not in PROTOCOLS:

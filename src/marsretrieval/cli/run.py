@@ -258,9 +258,9 @@ def run_jobs(
         Outcome of each job.
     """
     from marsretrieval import evaluation
+    from marsretrieval.report.grouping import average_seeds
     from marsretrieval.report.render import print_tables
     from marsretrieval.report.result_files import ResultFile
-    from marsretrieval.report.seeds import average_seeds
     from marsretrieval.report.tables import model_tables
 
     finished: list[Finished] = []

@@ -14,8 +14,8 @@ import numpy as np
 from PIL.Image import Image
 
 from marsretrieval.datasets.base import Record, Skipped
-from marsretrieval.datasets.embedding_files import EmbeddingFile, read_embeddings
 from marsretrieval.datasets.run_files import read_run
+from marsretrieval.datasets.submissions import EmbeddingFile, read_embeddings
 from marsretrieval.embeddings.manifest import Entry
 from marsretrieval.embeddings.pipeline import decode_records
 from marsretrieval.embeddings.plan import create_or_validate, plan_shards
@@ -38,9 +38,8 @@ from marsretrieval.system import usable_cpus
 from marsretrieval.tasks import Settings, Task, TaskData
 from marsretrieval.tasks.ablation import task_options
 from marsretrieval.tasks.base import Outcome
+from marsretrieval.tasks.external import EmbeddingItem, evaluate_run, list_items, query_ids
 from marsretrieval.tasks.geolocalization import Geolocalization
-from marsretrieval.tasks.items import EmbeddingItem, list_items
-from marsretrieval.tasks.rankings import evaluate_run, query_ids
 from marsretrieval.tasks.thumbnails import make_thumbnails
 
 # From the ids of the listed, readable and unreadable images to the vectors of images.

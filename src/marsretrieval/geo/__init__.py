@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         MARS_RADIUS_M,
         QUAD_DEG,
         TILE_DEG,
+        Box,
         great_circle_deg,
         lon_180_to_360,
         lonlat_to_metres,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from marsretrieval.geo.vectors import (
         MARS_CRS,
         MARS_CRS_URN,
-        Box,
         GeometryColumn,
         Ring,
         Shape,
@@ -118,6 +118,7 @@ __getattr__, __dir__ = lazy_exports(
             "Region",
         ),
         "marsretrieval.geo.sphere": (
+            "Box",
             "MARS_RADIUS_M",
             "QUAD_DEG",
             "TILE_DEG",
@@ -136,7 +137,6 @@ __getattr__, __dir__ = lazy_exports(
             "wrap_lon",
         ),
         "marsretrieval.geo.vectors": (
-            "Box",
             "GeometryColumn",
             "MARS_CRS",
             "MARS_CRS_URN",

@@ -15,8 +15,7 @@ import numpy.typing as npt
 from marsretrieval.errors import DataError, MarsRetrievalWarning
 from marsretrieval.geo import vector_files
 from marsretrieval.geo.crs import Converter, converter_from
-from marsretrieval.geo.sphere import wrap_lon
-from marsretrieval.geo.vectors import Box
+from marsretrieval.geo.sphere import Box, wrap_lon
 from marsretrieval.io import read_json
 
 Floats = npt.NDArray[np.float64]

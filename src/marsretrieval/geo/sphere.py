@@ -1,4 +1,4 @@
-"""Positions on the sphere of Mars, and the names of the mosaic's tiles and quads.
+"""Positions and boxes on the sphere of Mars, and the names of the mosaic's tiles and quads.
 
 Angles, distances and the equirectangular projection. Names of tiles and quads of the Murray Lab CTX
 mosaic carry their south-west corner; in tile names (`E137_2_N_4_6.png`) the decimal point and the
@@ -8,17 +8,24 @@ minus sign are underscores: `E_4_0_N_4_0` lies at 4.0 W, 4.0 S.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
+
+from marsretrieval.errors import UsageError
 
 MARS_RADIUS_M = 3_396_190.0  # IAU 2015 sphere, IAU_2015:49900
 TILE_DEG = 0.2
 QUAD_DEG = 4
 
 Floats = npt.NDArray[np.float64]
+
+_TOLERANCE_DEG = 1e-9  # 0.06 mm; tolerance for edges rounded to decimals
 
 _PUBLISHED = re.compile(r"E(_?)(\d+_\d+)_N(_?)(\d+_\d+)\.png")
 _TILE = re.compile(r"E(_?)(\d+(?:_\d+)?)_N(_?)(\d+(?:_\d+)?)(?:\.[A-Za-z0-9]+)?")
@@ -286,3 +293,124 @@ def _format_degrees(value: float, decimals: int) -> str:
 
 def _pad(value: int, width: int) -> str:
     return f"{'-' if value < 0 else ''}{abs(value):0{width}d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A range of longitude, eastward from `west` to `east`, and of latitude, edges included.
+
+    Longitudes may be given as -180..180 or 0..360. `west` > `east` means that the box crosses the
+    antimeridian; a difference of 360 or more means all longitudes.
+
+    Attributes:
+        west: Western edge in degrees.
+        south: Southern edge in degrees.
+        east: Eastern edge in degrees.
+        north: Northern edge in degrees.
+    """
+
+    west: float
+    south: float
+    east: float
+    north: float
+
+    def __post_init__(self) -> None:
+        for name in ("west", "south", "east", "north"):
+            try:  # JSON cannot serialize numpy scalars
+                object.__setattr__(self, name, float(getattr(self, name)))
+            except (TypeError, ValueError) as error:
+                raise UsageError(
+                    f"{name} of a box is {getattr(self, name)!r}, not a number",
+                    remedy="Give west, south, east, north in degrees.",
+                ) from error
+        values = (self.west, self.south, self.east, self.north)
+        text = ",".join(f"{value:g}" for value in values)
+        if not all(np.isfinite(values)):
+            raise UsageError(f"box {text}: not all numbers are finite")
+        if not all(-360 <= lon <= 360 for lon in (self.west, self.east)):
+            raise UsageError(
+                f"box {text}: a longitude is outside -180..360",
+                remedy="Give west,south,east,north in degrees, east positive.",
+            )
+        if not -90 <= self.south < self.north <= 90:
+            raise UsageError(
+                f"box {text}: south must be below north, both within -90..90",
+                remedy="Give west,south,east,north in degrees; a box over the antimeridian has "
+                "west greater than east.",
+            )
+        if self.east - self.west in (0, -360):
+            raise UsageError(
+                f"box {text}: it has no width",
+                remedy="For all longitudes give -180 as west and 180 as east.",
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse a box.
+
+        Args:
+            text: `W,S,E,N` in degrees.
+
+        Returns:
+            The box.
+
+        Raises:
+            UsageError: If the text is not a valid box.
+        """
+        try:
+            west, south, east, north = (float(part) for part in text.split(","))
+        except ValueError as error:
+            raise UsageError(
+                f"'{text}' is not a box",
+                remedy="Give west,south,east,north in degrees, such as 130,-10,140,0.",
+            ) from error
+        return cls(west, south, east, north)
+
+    @property
+    def width(self) -> float:
+        """Degrees of longitude, 0 < width <= 360."""
+        span = self.east - self.west
+        return 360.0 if span >= 360 else span % 360
+
+    @property
+    def height(self) -> float:
+        """Degrees of latitude."""
+        return self.north - self.south
+
+    @property
+    def boxes(self) -> Sequence[Self]:
+        """The box itself; see `Region.boxes`."""
+        return (self,)
+
+    def contains(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """Return which positions lie in the box.
+
+        Args:
+            lon: Longitudes in degrees, shape (n,).
+            lat: Latitudes in degrees, shape (n,).
+
+        Returns:
+            Booleans of shape (n,); False for NaN.
+        """
+        x = np.atleast_1d(np.asarray(lon, dtype=np.float64))
+        y = np.atleast_1d(np.asarray(lat, dtype=np.float64))
+        inside: npt.NDArray[np.bool_] = (y >= self.south - _TOLERANCE_DEG) & (
+            y <= self.north + _TOLERANCE_DEG
+        )
+        east_of = np.remainder(x - self.west + _TOLERANCE_DEG, 360.0)
+        return inside & (east_of <= self.width + 2 * _TOLERANCE_DEG)
+
+    def overlaps(self, other: Box) -> bool:
+        """Whether two boxes share an area, more than an edge.
+
+        Args:
+            other: The other box.
+
+        Returns:
+            True if they overlap.
+        """
+        if self.north <= other.south or other.north <= self.south:
+            return False
+        return (other.west - self.west) % 360 < self.width or (
+            self.west - other.west
+        ) % 360 < other.width

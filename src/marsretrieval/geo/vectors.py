@@ -1,4 +1,4 @@
-"""Boxes, tile footprints and their GIS geometries: conversion, areas, groups and outlines.
+"""Tile footprints and their GIS geometries: conversion, areas, groups and outlines.
 
 Includes the coordinate reference system of Mars.
 """
@@ -8,18 +8,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.errors import UsageError
 from marsretrieval.geo.sphere import MARS_RADIUS_M, lon_180_to_360, wrap_lon
 
 Ring = list[tuple[float, float]]  # closed, counter-clockwise, (lon, lat) degrees
 
-_TOLERANCE_DEG = 1e-9  # 0.06 mm; tolerance for edges rounded to decimals
 _DECIMALS = 9
 
 Shape = tuple[float, float] | list[Ring]  # a point (lon, lat), or one or more rings
@@ -62,127 +59,6 @@ _TYPE_NAMES = {0: "Point", 3: "Polygon", 6: "MultiPolygon"}  # by shapely's type
 
 _GRID_DEG = 1e-7  # 6 mm; edges closer than this are one edge
 _NEAR_DEG = 1e-6  # tolerance of extents that stores hold in float32
-
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """A range of longitude, eastward from `west` to `east`, and of latitude, edges included.
-
-    Longitudes may be given as -180..180 or 0..360. `west` > `east` means that the box crosses the
-    antimeridian; a difference of 360 or more means all longitudes.
-
-    Attributes:
-        west: Western edge in degrees.
-        south: Southern edge in degrees.
-        east: Eastern edge in degrees.
-        north: Northern edge in degrees.
-    """
-
-    west: float
-    south: float
-    east: float
-    north: float
-
-    def __post_init__(self) -> None:
-        for name in ("west", "south", "east", "north"):
-            try:  # JSON cannot serialize numpy scalars
-                object.__setattr__(self, name, float(getattr(self, name)))
-            except (TypeError, ValueError) as error:
-                raise UsageError(
-                    f"{name} of a box is {getattr(self, name)!r}, not a number",
-                    remedy="Give west, south, east, north in degrees.",
-                ) from error
-        values = (self.west, self.south, self.east, self.north)
-        text = ",".join(f"{value:g}" for value in values)
-        if not all(np.isfinite(values)):
-            raise UsageError(f"box {text}: not all numbers are finite")
-        if not all(-360 <= lon <= 360 for lon in (self.west, self.east)):
-            raise UsageError(
-                f"box {text}: a longitude is outside -180..360",
-                remedy="Give west,south,east,north in degrees, east positive.",
-            )
-        if not -90 <= self.south < self.north <= 90:
-            raise UsageError(
-                f"box {text}: south must be below north, both within -90..90",
-                remedy="Give west,south,east,north in degrees; a box over the antimeridian has "
-                "west greater than east.",
-            )
-        if self.east - self.west in (0, -360):
-            raise UsageError(
-                f"box {text}: it has no width",
-                remedy="For all longitudes give -180 as west and 180 as east.",
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Parse a box.
-
-        Args:
-            text: `W,S,E,N` in degrees.
-
-        Returns:
-            The box.
-
-        Raises:
-            UsageError: If the text is not a valid box.
-        """
-        try:
-            west, south, east, north = (float(part) for part in text.split(","))
-        except ValueError as error:
-            raise UsageError(
-                f"'{text}' is not a box",
-                remedy="Give west,south,east,north in degrees, such as 130,-10,140,0.",
-            ) from error
-        return cls(west, south, east, north)
-
-    @property
-    def width(self) -> float:
-        """Degrees of longitude, 0 < width <= 360."""
-        span = self.east - self.west
-        return 360.0 if span >= 360 else span % 360
-
-    @property
-    def height(self) -> float:
-        """Degrees of latitude."""
-        return self.north - self.south
-
-    @property
-    def boxes(self) -> Sequence[Self]:
-        """The box itself; see `Region.boxes`."""
-        return (self,)
-
-    def contains(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """Return which positions lie in the box.
-
-        Args:
-            lon: Longitudes in degrees, shape (n,).
-            lat: Latitudes in degrees, shape (n,).
-
-        Returns:
-            Booleans of shape (n,); False for NaN.
-        """
-        x = np.atleast_1d(np.asarray(lon, dtype=np.float64))
-        y = np.atleast_1d(np.asarray(lat, dtype=np.float64))
-        inside: npt.NDArray[np.bool_] = (y >= self.south - _TOLERANCE_DEG) & (
-            y <= self.north + _TOLERANCE_DEG
-        )
-        east_of = np.remainder(x - self.west + _TOLERANCE_DEG, 360.0)
-        return inside & (east_of <= self.width + 2 * _TOLERANCE_DEG)
-
-    def overlaps(self, other: Box) -> bool:
-        """Whether two boxes share an area, more than an edge.
-
-        Args:
-            other: The other box.
-
-        Returns:
-            True if they overlap.
-        """
-        if self.north <= other.south or other.north <= self.south:
-            return False
-        return (other.west - self.west) % 360 < self.width or (
-            self.west - other.west
-        ) % 360 < other.width
 
 
 def footprint(

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from marsretrieval.report.columns import Metric, main_metric, task_columns
-from marsretrieval.report.grouping import MODES, ResultSet, result_sets
+from marsretrieval.report.grouping import MODES, ResultSet, result_sets, seeds_note
 from marsretrieval.report.result_files import ResultFile
-from marsretrieval.report.seeds import seeds_note
 from marsretrieval.report.table import (
     CHANCE,
     Cell,

@@ -18,8 +18,7 @@ from marsretrieval.report.columns import (
     look_up,
     task_columns,
 )
-from marsretrieval.report.grouping import ResultSet, result_sets
-from marsretrieval.report.seeds import seeds_note
+from marsretrieval.report.grouping import ResultSet, result_sets, seeds_note
 from marsretrieval.report.table import (
     Cell,
     Column,

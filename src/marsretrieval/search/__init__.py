@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         check_heatmap_path,
         heatmap_of,
     )
-    from marsretrieval.search.hits import Hit, Hits, check_distance
+    from marsretrieval.search.hits import Hit, Hits, check_distance, compare_with_catalogue
     from marsretrieval.search.index import SearchIndex
     from marsretrieval.search.index.find import (
         SearchIndexWarning,
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
         verify_index,
     )
     from marsretrieval.search.kernels import KERNELS
-    from marsretrieval.search.known import compare_with_catalogue
     from marsretrieval.search.page import QueryImage, write_page
     from marsretrieval.search.provenance import SearchRequest, read_provenance
     from marsretrieval.search.query import (
@@ -139,6 +138,7 @@ __getattr__, __dir__ = lazy_exports(
             "Hit",
             "Hits",
             "check_distance",
+            "compare_with_catalogue",
         ),
         "marsretrieval.search.index.find": (
             "SearchIndexWarning",
@@ -150,7 +150,6 @@ __getattr__, __dir__ = lazy_exports(
         ),
         "marsretrieval.search.index": ("SearchIndex",),
         "marsretrieval.search.kernels": ("KERNELS",),
-        "marsretrieval.search.known": ("compare_with_catalogue",),
         "marsretrieval.search.provenance": (
             "SearchRequest",
             "read_provenance",

@@ -21,7 +21,6 @@ import numpy as np
 from marsretrieval import geo
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
 from marsretrieval.io import atomic_path, check_output, make_folder, temporary_folder
-from marsretrieval.search.geopackage import add_layers, main_layer, name_authority
 from marsretrieval.search.hits import NEAREST_FIELDS
 from marsretrieval.search.provenance import (
     KEY,
@@ -30,6 +29,7 @@ from marsretrieval.search.provenance import (
     to_text,
     write_sidecar,
 )
+from marsretrieval.search.qgis import add_layers, main_layer, name_authority
 from marsretrieval.text import table_cell
 
 if TYPE_CHECKING:

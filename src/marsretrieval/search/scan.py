@@ -24,7 +24,6 @@ from marsretrieval.search.kernels import (
     WrongBoundsError,
     thread_products,
 )
-from marsretrieval.search.quantization import quantize_queries
 
 if TYPE_CHECKING:
     from marsretrieval.geo.regions import Region
@@ -176,6 +175,8 @@ class IndexScan:
         kernel: Kernel,
         exclude: Flags | None = None,
     ) -> None:
+        from marsretrieval.search.quantization import quantize_queries
+
         self._index = index
         self._region = region
         self._exclude = exclude

@@ -17,7 +17,6 @@ from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search.index import SearchIndex
 from marsretrieval.search.index.find import known_of
 from marsretrieval.search.kernels import MAX_NORM, WrongBoundsError, choose_kernel, exact_scores
-from marsretrieval.search.quantization import quantize_queries
 from marsretrieval.search.tiles import rows_below
 from marsretrieval.search.topk import VectorSource, damage_error, index_for
 from marsretrieval.system import usable_cpus
@@ -124,6 +123,8 @@ def approximate_scores(
     Raises:
         UsageError: If the query has another dimension or is not finite.
     """
+    from marsretrieval.search.quantization import quantize_queries
+
     query_vector = _check_query(query, index.dimension)
     codes = quantize_queries(query_vector[None], index.mean, index.limits)
     sums = choose_kernel(kernel).prepare(index.codes, codes.codes, index.limits.norm)

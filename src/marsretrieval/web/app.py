@@ -1,4 +1,4 @@
-"""The HTTP application: routes, error responses and static files."""
+"""The HTTP application: routes of the map and of the inventory, error responses, static files."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ from fastapi import (
     Response,
     UploadFile,
 )
+from fastapi import (
+    Path as PathParameter,
+)
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
@@ -28,11 +31,11 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 from marsretrieval import __version__, geo
 from marsretrieval.errors import MarsRetrievalError, OutputError, UsageError
-from marsretrieval.inventory import InventoryError
+from marsretrieval.inventory import Answer, InventoryError
 from marsretrieval.plotting.features import features
 from marsretrieval.search import row_at, rows_of
 from marsretrieval.search.page.links import links_at
-from marsretrieval.web import marks, schemas
+from marsretrieval.web import schemas
 from marsretrieval.web.security import LOOPBACK, SecurityMiddleware
 from marsretrieval.web.state import (
     Context,
@@ -57,6 +60,8 @@ _MAX_PAGE = 500
 _MAX_FOOTPRINTS = 400
 _STATUS = {UsageError: 422, InventoryError: 409, OutputError: 507}  # else 500
 _WEEK = "private, max-age=604800, immutable"
+
+TileId = Annotated[str, PathParameter(max_length=1000)]
 
 
 def create_app(
@@ -84,7 +89,7 @@ def create_app(
     app.add_exception_handler(MarsRetrievalError, _on_error)
     app.add_exception_handler(AnyHTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.include_router(marks.router, prefix=API)
+    app.include_router(inventory_router, prefix=API)
     app.include_router(router, prefix=API)
     static = Path(str(files("marsretrieval.web").joinpath("static")))
     if (static / "index.html").is_file():
@@ -411,3 +416,129 @@ def get_basemap(server: Context) -> Response:
     with Image.open(server.basemap) as image:
         image.convert("L").save(buffer, "jpeg", quality=88)
     return Response(buffer.getvalue(), media_type="image/jpeg", headers={"cache-control": _WEEK})
+
+
+inventory_router = APIRouter(
+    responses={status: {"model": schemas.ErrorBody} for status in (403, 404, 409, 422, 507)}
+)
+
+
+@inventory_router.get("/inventory")
+def get_inventory(server: Context) -> schemas.InventoryInfo:
+    """Describe the open inventory, its audit and its estimate."""
+    return schemas.InventoryInfo.model_validate(server.require_inventory().summary())
+
+
+@inventory_router.get("/marks")
+def get_marks(server: Context) -> list[schemas.MarkInfo]:
+    """Return all marked tiles."""
+    return [
+        schemas.MarkInfo(
+            id=name, lon=None if lon is None else float(geo.wrap_lon(lon)), lat=lat, mark=mark
+        )
+        for name, lon, lat, mark in server.require_inventory().mark_rows()
+    ]
+
+
+@inventory_router.put("/marks/{tile:path}")
+def put_mark(body: schemas.MarkRequest, server: Context, tile: TileId) -> schemas.Totals:
+    """Mark a tile. The mark is on the disk when the response is sent."""
+    inventory = server.require_inventory(write=True)
+    search = None if body.search is None else inventory.store.find(body.search)
+    answer = Answer(
+        tile,
+        body.mark,
+        count=body.count,
+        tiles=body.tiles,
+        note=body.note,
+        rank=body.rank,
+        score=body.score,
+        page=None if body.audit is None else body.showing,
+    )
+    return schemas.Totals(**inventory.mark(answer, search=search, audit=body.audit))
+
+
+@inventory_router.delete("/marks/{tile:path}")
+def delete_mark(server: Context, tile: TileId) -> schemas.Totals:
+    """Take the mark of a tile back."""
+    inventory = server.require_inventory(write=True)
+    return schemas.Totals(**inventory.mark(Answer(tile, "none")))
+
+
+@inventory_router.post("/learn")
+async def post_learn(server: Context) -> schemas.SearchResponse:
+    """Learn a ranking from the marks and rank all tiles by it.
+
+    Status 422 if there are not both tiles marked yes and tiles marked no; the message says what is
+    missing.
+    """
+    inventory = server.require_inventory(write=True)
+
+    def run() -> schemas.SearchResponse:
+        vector = inventory.learn()
+        store = inventory.store
+        question = store.question(schemas.SearchBody(learned=True), server.pictures, vector)
+        return describe_search(server, store, store.search(question, lambda: True))
+
+    return await asyncio.get_running_loop().run_in_executor(server.worker, run)
+
+
+@inventory_router.post("/audits")
+def post_audit(body: schemas.AuditRequest, server: Context) -> schemas.AuditInfo:
+    """Freeze the ranking of the inventory and begin an audit of its first tiles."""
+    inventory = server.require_inventory(write=True)
+    audit = inventory.start_audit(body.domain, target=body.target, seed=body.seed)
+    return schemas.AuditInfo.model_validate(audit)
+
+
+@inventory_router.get("/audits/{number}/page")
+def get_page(server: Context, number: int) -> schemas.AuditPage:
+    """Return the tiles of the open page that have no answer; none if the audit is complete.
+
+    When all tiles of a page are marked, the next page is drawn.
+    """
+    tiles, audit = server.require_inventory(write=True).page(number)
+    return schemas.AuditPage(
+        number=number,
+        tiles=[
+            schemas.AuditTile(
+                id=tile["id"],
+                lon=None if tile["lon"] is None else float(geo.wrap_lon(tile["lon"])),
+                lat=tile["lat"],
+                showing=tile["page"],
+            )
+            for tile in tiles
+        ],
+        done=audit["done"],
+        planned=audit["planned"],
+    )
+
+
+@inventory_router.post("/audits/{number}/close")
+def post_close(server: Context, number: int) -> schemas.InventoryInfo:
+    """Close an audit, so that its marks may be learned from."""
+    inventory = server.require_inventory(write=True)
+    inventory.close_audit(number)
+    return schemas.InventoryInfo.model_validate(inventory.summary())
+
+
+@inventory_router.get("/estimate")
+def get_estimate(server: Context) -> dict[str, Any]:
+    """Return the estimate with all details, as `marsretrieval inventory estimate --json` does."""
+    return server.require_inventory().estimate()
+
+
+@inventory_router.post("/exports")
+def post_export(body: schemas.ExportRequest, server: Context) -> schemas.ExportResponse:
+    """Write a file into the folder `exports` of the inventory."""
+    path, rows = server.require_inventory(write=True).export(body.format)
+    return schemas.ExportResponse(name=path.name, path=str(path), rows=rows)
+
+
+@inventory_router.get("/exports/{name}")
+def get_export(server: Context, name: str) -> Response:
+    """Return an exported file."""
+    path = server.require_inventory().exported(name)
+    if path is None:
+        raise not_found(f"no export '{name}'", "Write it first (POST /exports).")
+    return FileResponse(path, filename=name, headers={"cache-control": "no-store"})

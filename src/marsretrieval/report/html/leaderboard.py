@@ -17,7 +17,7 @@ from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError, U
 from marsretrieval.html import join_scripts, load_styles
 from marsretrieval.io import read_json, sha256_file, sha256_json, temporary_folder, write_json
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.report.grouping import ResultSet, name_of, result_sets
+from marsretrieval.report.grouping import ResultSet, average_seeds, name_of, result_sets
 from marsretrieval.report.html import metadata
 from marsretrieval.report.html.charts import DASHES
 from marsretrieval.report.html.page import load_templates
@@ -25,7 +25,6 @@ from marsretrieval.report.latitude import latitude_tables
 from marsretrieval.report.overview import overview_table
 from marsretrieval.report.render import render_csv
 from marsretrieval.report.result_files import ResultFile, read_whole
-from marsretrieval.report.seeds import average_seeds
 from marsretrieval.report.tables import leaderboards, model_tables, per_class_tables
 from marsretrieval.report.verification import ResultVerification, verify_result
 from marsretrieval.results import find_results

@@ -16,9 +16,16 @@ from marsretrieval.io import atomic_path
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.report.grouping import ResultSet, result_sets
 from marsretrieval.report.html import metadata
-from marsretrieval.report.html.charts import DASHES, ChartGroup, SvgChart, curve_groups, rank_charts
+from marsretrieval.report.html.charts import (
+    DASHES,
+    ChartGroup,
+    Maps,
+    SvgChart,
+    curve_groups,
+    maps_of,
+    rank_charts,
+)
 from marsretrieval.report.html.gallery import Gallery, Thumbnails, gallery_of
-from marsretrieval.report.html.maps import Maps, maps_of
 from marsretrieval.report.latitude import latitude_tables
 from marsretrieval.report.overview import overview_table
 from marsretrieval.report.result_files import ResultFile, require_whole

@@ -29,7 +29,6 @@ from marsretrieval.io import (
     is_damage,
     read_json,
 )
-from marsretrieval.search.quantization import Limits
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import Columns
@@ -239,6 +238,8 @@ class SearchIndex:
         Raises:
             StoreError: If a file is missing or its length differs from the header.
         """
+        from marsretrieval.search.quantization import Limits
+
         self.path = folder
         self.store = store
         header = _header(folder)

@@ -20,9 +20,8 @@ from marsretrieval.errors import MissingImagesWarning, UsageError
 from marsretrieval.html import data_uri, image_uri, join_scripts, load_environment, load_styles
 from marsretrieval.io import atomic_path
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.search.hits import PAGE_IMAGES, format_position
+from marsretrieval.search.hits import PAGE_IMAGES, describe_known, format_position
 from marsretrieval.search.index.find import known_of
-from marsretrieval.search.known import describe_known
 from marsretrieval.search.page.chart import HitMap, draw_maps, planet_outline
 from marsretrieval.search.page.links import Link, links_at
 from marsretrieval.search.provenance import HTML_ID, describe_query, provenance
