@@ -22,6 +22,10 @@ from marsretrieval.io import parse_json
 # Limit per image; published annotations have a few kilobytes.
 MAX_ANNOTATION_BYTES = 2**24
 
+# Fields of captions in a row, and the one that holds them if a table has none of these.
+CAPTION_FIELDS = ("refined_caption", "ori_caption", "caption")
+CAPTION_ALIAS = "text"
+
 # Names of dataset splits, which are not classes.
 _SPLIT_NAMES = frozenset(
     {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
