@@ -462,7 +462,7 @@ class ParquetSource:
         if part is None:
             raise DataError(f"{self.name}: holds no rows '{shard.name}'")
         path = self.files[part.file]
-        file = _open_parquet(path)
+        file = open_parquet(path)
         columns = ImageColumns.from_schema(path, file.schema_arrow)
         start = part.first_row
         for group in part.groups:
@@ -546,11 +546,22 @@ def _rows_per_batch(file: pq.ParquetFile, group: int, columns: list[str]) -> int
 @lru_cache(maxsize=4096)
 def _row_group_sizes(path: Path, fingerprint: str) -> tuple[int, ...]:
     """Return the rows of each row group; cached until the file changes."""
-    metadata = _open_parquet(path).metadata
+    metadata = open_parquet(path).metadata
     return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
 
 
-def _open_parquet(path: Path) -> pq.ParquetFile:
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file that checks its pages when they are read.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The opened file.
+
+    Raises:
+        DataError: If it is not Parquet, or the disk or server does not respond.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -55,6 +55,24 @@ class Annotation:
     valid: float | None = None
     problems: tuple[Problem, ...] = ()
 
+    def with_fallback(self, other: Annotation) -> Annotation:
+        """Fill in the parts that are missing from another annotation of the same image.
+
+        Args:
+            other: Annotation used for missing parts.
+
+        Returns:
+            The combined annotation, with the problems of both.
+        """
+        return Annotation(
+            caption=self.caption or other.caption,
+            original_caption=self.original_caption or other.original_caption,
+            label=self.label or other.label,
+            position=self.position or other.position,
+            valid=other.valid if self.valid is None else self.valid,
+            problems=(*self.problems, *other.problems),
+        )
+
     def warnings(self, key: str, source: str) -> tuple[ItemWarning, ...]:
         """Convert the problems to warnings.
 
