@@ -64,7 +64,8 @@ def is_table_of_images(path: Path) -> bool:
         path: A Parquet file.
 
     Returns:
-        False for a ``metadata.parquet`` with a column of file names, or without one of images.
+        False for a ``metadata.parquet`` with a column of file names, without one of images, or
+        that cannot be read.
     """
     if path.name != "metadata.parquet":
         return True
@@ -74,7 +75,7 @@ def is_table_of_images(path: Path) -> bool:
     try:
         names = pq.read_schema(path).names
     except (pa.ArrowException, OSError):
-        return True  # the error is reported when it is opened
+        return False  # the error is reported when it is read
     return "image" in names and "file_name" not in names
 
 
