@@ -318,3 +318,55 @@ def test_duplicate_column_is_named(name: str, tmp_path: Path) -> None:
     source = open_images(tmp_path / "a.parquet")
     with pytest.raises(TableError, match=f"the column '{name}' appears twice"):
         list(source.read(source.shards()[0]))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["a dune", None]),
+        pa.array(["a dune", None], pa.large_string()),
+        pa.array(["a dune", None]).dictionary_encode(),
+        pa.array([b"a dune", None], pa.large_binary()),
+    ],
+    ids=["string", "large", "dictionary", "bytes"],
+)
+def test_text_is_the_caption_of_a_table_without_a_column_of_captions(
+    column: pa.Array, tmp_path: Path
+) -> None:
+    path = write_parquet(tmp_path / "a.parquet", {"image": images(2), "text": column})
+    for with_images in (True, False):
+        items = read_all(open_images(path), images=with_images)
+        assert [(item.caption, item.original_caption) for item in items] == [
+            ("a dune", None),
+            (None, None),
+        ]
+        assert [item.warnings for item in items] == [(), ()]
+
+
+def test_a_column_of_captions_takes_precedence_over_text(tmp_path: Path) -> None:
+    path = write_parquet(
+        tmp_path / "a.parquet",
+        {"image": images(2), "text": ["ocr", "ocr"], "caption": ["a dune", None]},
+    )
+    assert [item.caption for item in read_all(open_images(path))] == ["a dune", None]
+
+
+def test_a_text_that_is_no_text_is_a_warning(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", {"image": images(1), "text": [["a", "b"]]})
+    (item,) = read_all(open_images(path))
+    assert item.caption is None
+    assert problem_of(item) == "column 'text' holds a list, expected text"
+
+
+def test_null_images_in_a_dictionary_or_struct_are_named(tmp_path: Path) -> None:
+    binary = pa.array([png_bytes(0), None], pa.large_binary()).dictionary_encode()
+    struct = pa.array(
+        [{"bytes": png_bytes(0), "path": "0.png"}, None],
+        pa.struct([("bytes", pa.large_binary()), ("path", pa.large_string())]),
+    )
+    for column in (binary, struct):
+        first, second = read_all(
+            open_images(write_parquet(tmp_path / "a.parquet", {"image": column}))
+        )
+        assert first.data == png_bytes(0)
+        assert isinstance(second, Skipped) and second.reason == "no image in this row"

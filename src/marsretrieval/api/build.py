@@ -43,7 +43,7 @@ def build_store(
 
     Args:
         model: A name, ``"module:Class"``, a class, or an object with `encode_images`.
-        images: Folder, WebDataset tars or Parquet files, or a list of these.
+        images: Folder, WebDataset tars, Parquet files or tables of pairs, or a list of these.
         store: Folder of the store.
         vectors: Precision of the stored vectors, ``"float16"`` or ``"float32"``.
         batch_size: Images per batch; default: chosen for the device.

@@ -93,7 +93,8 @@ def _print_planet(planet: dict[str, object]) -> None:
 def verify(
     *,
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder that holds the datasets, or one dataset.")
+        Path,
+        typer.Argument(metavar="DIR", help="Folder of datasets, or one dataset (folder or file)."),
     ] = Path("data"),
     task: Annotated[
         list[str] | None,
@@ -348,7 +349,7 @@ def items(
         Path | None, typer.Option("-o", "--output", metavar="FILE", help="Output .parquet or .csv.")
     ] = None,
     data: Annotated[
-        Path, typer.Option(help="Folder that holds the datasets, or one dataset.")
+        Path, typer.Option(help="Folder of datasets, or one dataset (folder or file).")
     ] = Path("data"),
     caption: Caption = None,
     templates: Templates = None,

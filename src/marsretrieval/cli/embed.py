@@ -48,7 +48,7 @@ def embed(
         list[Path],
         typer.Option(
             metavar="PATH",
-            help="Tar or Parquet file, or a folder of tars, Parquet files or images; "
+            help="Tar, Parquet or CSV file, or a folder of tars, Parquet files or images; "
             "repeatable: all go into one store.",
         ),
     ],

@@ -62,7 +62,7 @@ def run(
         ),
     ],
     data: Annotated[
-        Path, typer.Option(help="Folder that holds the datasets, or one dataset.")
+        Path, typer.Option(help="Folder of datasets, or one dataset (folder or file).")
     ] = Path("data"),
     results: Annotated[Path, typer.Option(help="Folder for results and embeddings.")] = Path(
         "results"

@@ -61,7 +61,7 @@ Run = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(
-        rich_help_panel=_PANEL, help="Folder that holds the datasets, or one dataset (data)."
+        rich_help_panel=_PANEL, help="Folder of datasets, or one dataset: folder or file (data)."
     ),
 ]
 Results = Annotated[

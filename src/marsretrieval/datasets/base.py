@@ -121,7 +121,7 @@ class ImageSource(Protocol):
 
     @property
     def kind(self) -> str:
-        """Layout: folder, classes, webdataset, parquet or arrow."""
+        """Layout: folder, classes, csv, webdataset, parquet or arrow."""
 
     def shards(self) -> Sequence[Shard]:
         """List the shards in a fixed order.

@@ -1,4 +1,4 @@
-"""Images in a folder: at any depth, or one subfolder per class."""
+"""Images in a folder: at any depth, one subfolder per class, or listed in a table."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from marsretrieval.datasets.listing import (
     read_regular,
     regular_size,
 )
+from marsretrieval.datasets.metadata import Metadata, read_metadata, read_pairs
 from marsretrieval.datasets.sidecar import (
     MAX_ANNOTATION_BYTES,
     Annotation,
@@ -124,19 +125,23 @@ def read_label_tables(root: Path, files: Sequence[Path], images: Sequence[Path])
 class FolderSource:
     """All images below a folder, sorted by path. The id is the path without its extension.
 
-    The label is, in this order: the one in a ``labels*.txt`` table (see `read_label_tables`); with
-    `class_folders`, the name of the first folder below `root` that is not a split (train, test,
-    val ...); the one in the JSON file beside the image. A .json or .txt file beside an image
-    annotates it, as in a WebDataset. A world file beside it gives its position.
+    The label is, in this order: the one in a metadata file; in a ``labels*.txt`` table (see
+    `read_label_tables`); with `class_folders`, the name of the first folder below `root` that is
+    not a split (train, test, val ...); the one in the JSON file beside the image. A .json or .txt
+    file beside an image annotates it, as in a WebDataset, where its row in a metadata file does
+    not. A world file beside it gives its position.
 
     Attributes:
         name: The path as the user gave it.
         root: The folder.
         by_class: The subfolders of `root` are classes; sets `kind`.
-        files: Images and unknown files below `root`.
+        files: Images and unknown files below `root`, and the missing ones that a metadata file
+            names.
         duplicates: Images whose id an earlier file already has.
         class_folders: Use folder names as labels.
         tables: Labels from label tables.
+        metadata: Annotations from metadata files, or from a table of pairs.
+        is_table: The images are those of a table of pairs; sets `kind`.
     """
 
     name: str
@@ -146,38 +151,76 @@ class FolderSource:
     duplicates: frozenset[Path] = field(default=frozenset(), repr=False)
     class_folders: bool = False
     tables: LabelTables = field(default=LabelTables(), repr=False)
+    metadata: Metadata = field(default=Metadata(), repr=False)
+    is_table: bool = False
 
     @classmethod
     def from_folder(cls, root: str | Path, *, by_class: bool, class_folders: bool) -> FolderSource:
-        """List a folder and read its label tables.
+        """List a folder and read its metadata files and label tables.
 
         Args:
             root: Folder of the images.
             by_class: The subfolders of `root` are classes.
-            class_folders: Use folder names as labels.
+            class_folders: Use folder names as labels, unless there is a metadata file.
 
         Returns:
             The source, which may have no images.
 
         Raises:
-            DataError: If a folder cannot be listed.
+            DataError: If a folder cannot be listed, or a metadata file is invalid.
         """
         root = Path(root)
         all_files = files_below(root)
-        files = [path for path in all_files if not is_side_file(path)]
+        metadata = read_metadata(root, all_files)
+        not_images = frozenset(metadata.files)
+        files = [path for path in all_files if not (is_side_file(path) or path in not_images)]
         images = [path for path in files if path.suffix.lower() in EXTENSIONS]
-        first: dict[Path, Path] = {}
-        for path in images:
-            first.setdefault(path.with_suffix(""), path)
-        duplicates = frozenset(path for path in images if first[path.with_suffix("")] != path)
         tables = read_label_tables(root, all_files, images)
-        name = escape(str(root))
-        return cls(name, root, by_class, tuple(files), duplicates, class_folders, tables)
+        if metadata.files:
+            files = sorted({*files, *metadata.annotations})
+            by_class = class_folders = False
+        return cls(
+            escape(str(root)),
+            root,
+            by_class,
+            tuple(files),
+            _repeated_keys(images),
+            class_folders,
+            tables,
+            metadata,
+        )
+
+    @classmethod
+    def from_pairs(cls, path: str | Path) -> FolderSource:
+        """Read a table of image paths and captions, as open_clip reads it for training.
+
+        Args:
+            path: The table (see `read_pairs`).
+
+        Returns:
+            The images of the table. Ids are relative to its folder, or, if an image lies outside,
+            to the folder that all images share.
+
+        Raises:
+            DataError: If the table is invalid.
+        """
+        path = Path(path)
+        root, metadata = read_pairs(path)
+        files = sorted(metadata.annotations)
+        present = [file for file in files if file.suffix.lower() in EXTENSIONS and file.exists()]
+        return cls(
+            escape(str(path)),
+            root,
+            files=tuple(files),
+            duplicates=_repeated_keys(present),
+            metadata=metadata,
+            is_table=True,
+        )
 
     @property
     def kind(self) -> str:
-        """`classes` if subfolders are classes, else `folder`."""
-        return "classes" if self.by_class else "folder"
+        """`csv` for a table of pairs, `classes` if subfolders are classes, else `folder`."""
+        return "csv" if self.is_table else "classes" if self.by_class else "folder"
 
     def shards(self) -> Sequence[Shard]:
         """List shards of up to 512 files."""
@@ -215,8 +258,11 @@ class FolderSource:
         relative_path = path.relative_to(self.root)
         key = relative_path.with_suffix("").as_posix()
         source = escape(str(path))
+        row = self.metadata.sources.get(path)
+        named_by = f" (named by {row})" if row else ""
         if path.suffix.lower() not in EXTENSIONS:
-            return Skipped(key, source, f"not an image by its extension '{path.suffix}'")
+            reason = f"not an image by its extension '{path.suffix}'{named_by}"
+            return Skipped(key, source, reason)
         if path in self.duplicates:
             return RepeatedKey(key, source, "the same key has an image of another format")
         try:
@@ -226,8 +272,8 @@ class FolderSource:
                 regular_size(path, MAX_BYTES)
                 data = b""
         except ValueError as error:
-            return Skipped(key, source, str(error))
-        annotation = _read_annotation(path)
+            return Skipped(key, source, f"{error}{named_by}")
+        annotation = self._annotation(path)
         if path in self.tables.conflicts:
             conflict: Problem = ("annotation", self.tables.conflicts[path])
             annotation = replace(annotation, problems=(*annotation.problems, conflict))
@@ -240,7 +286,7 @@ class FolderSource:
             source=source,
             caption=annotation.caption,
             original_caption=annotation.original_caption,
-            label=self._label(path, relative_path.parts[:-1], annotation.label),
+            label=self._label(path, relative_path.parts[:-1], annotation),
             lon=location.lon,
             lat=location.lat,
             width_deg=location.width_deg,
@@ -249,11 +295,32 @@ class FolderSource:
             warnings=annotation.warnings(key, source),
         )
 
-    def _label(self, path: Path, folders: Sequence[str], sidecar: str | None) -> str | None:
+    def _annotation(self, path: Path) -> Annotation:
+        sidecar = _read_annotation(path)
+        if not self.metadata.files:
+            return sidecar
+        row = self.metadata.annotations.get(path)
+        if row is None:
+            problem: Problem = ("annotation", "no row of a metadata file names it")
+            return replace(sidecar, problems=(*sidecar.problems, problem))
+        return row.with_fallback(sidecar)
+
+    def _label(self, path: Path, folders: Sequence[str], annotation: Annotation) -> str | None:
+        row = self.metadata.annotations.get(path)
+        if row is not None and row.label is not None:
+            return row.label
         if path in self.tables.conflicts:
             return None
         folder = class_from_folders(folders) if self.class_folders else None
-        return self.tables.labels.get(path) or folder or sidecar
+        return self.tables.labels.get(path) or folder or annotation.label
+
+
+def _repeated_keys(images: Sequence[Path]) -> frozenset[Path]:
+    """Return the images that differ from an earlier one only by their extension."""
+    first: dict[Path, Path] = {}
+    for path in images:
+        first.setdefault(path.with_suffix(""), path)
+    return frozenset(path for path in images if first[path.with_suffix("")] != path)
 
 
 def _read_label_lines(table: Path) -> Iterator[tuple[str, str]]:

@@ -359,6 +359,28 @@ def read_regular(path: str | Path, limit: int) -> bytes:
         raise ValueError(f"cannot be read ({error.strerror})") from error
 
 
+def resolve_inside(folder: Path, name: str) -> Path:
+    """Resolve the path of an image that a table or metadata file names.
+
+    Args:
+        folder: Folder of the table.
+        name: Path, relative or absolute, with slashes or backslashes.
+
+    Returns:
+        Absolute path inside the folder; the file may be missing.
+
+    Raises:
+        ValueError: If the path leads out of the folder.
+    """
+    root = folder.absolute()
+    names = dict.fromkeys((name, name.replace("\\", "/")))
+    files = [Path(os.path.normpath(root / text)) for text in names]
+    inside = [file for file in files if file.is_relative_to(os.path.normpath(root))]
+    if not inside:
+        raise ValueError(f"its image is outside the dataset's folder: {name}")
+    return next((file for file in inside if os.path.lexists(file)), inside[-1])
+
+
 class SourceFile:
     """A file object for `tarfile.open` that raises DataError for I/O failures.
 

@@ -18,6 +18,7 @@ from marsretrieval.datasets.base import (
 )
 from marsretrieval.datasets.images import EXTENSIONS
 from marsretrieval.datasets.listing import list_visible
+from marsretrieval.datasets.metadata import PAIR_SUFFIXES, is_table_of_images
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
 from marsretrieval.geo.sphere import tile_corner
 
@@ -32,9 +33,9 @@ def open_images(path: str | Path) -> ImageSource:
     """Open the images at a path.
 
     Args:
-        path: A .tar or .parquet file; or a folder of tars, of Parquet files (also in its `data`
-            folder), of class folders, or of images at any depth; or a folder written by
-            `save_to_disk`.
+        path: A .tar or .parquet file; a table (.csv, .tsv) of image paths and captions; a folder
+            of tars, of Parquet files (also in its `data` folder), of class folders, or of images
+            at any depth, with or without metadata files; or a folder written by `save_to_disk`.
 
     Returns:
         The reader of that layout.
@@ -43,7 +44,6 @@ def open_images(path: str | Path) -> ImageSource:
         DatasetNotFoundError: If the path is missing or has no images.
         DataError: If the layout is unknown, or several layouts are mixed.
     """
-    path = Path(path)
     path = Path(path)
     if not is_utf8(str(path)):
         raise DataError(f"{escape(str(path))}: its name is not UTF-8", remedy="Rename it.")
@@ -61,10 +61,24 @@ def open_images(path: str | Path) -> ImageSource:
             entries = list_visible(folder)
             tars = tuple(entry for entry in entries if _is_tar(entry))
             tables = tuple(entry for entry in entries if _is_table(entry))
+            if not tars and len(tables) == 1 and not is_table_of_images(tables[0]):
+                tables = ()  # the metadata of an image folder
             _refuse_mixed(folder, tars, tables, [entry for entry in entries if _is_image(entry)])
             if tars or tables:
                 return _open_archives(path, tars, tables)
     return _open_folder(path)
+
+
+def is_dataset_file(path: Path) -> bool:
+    """Check that a path is a file in one of the layouts, judged by its extension.
+
+    Args:
+        path: Path of a dataset.
+
+    Returns:
+        True for a tar, a Parquet file, or a table of image paths and captions.
+    """
+    return _is_tar(path) or _is_table(path) or _is_pairs(path)
 
 
 def _find_arrow_files(folder: Path) -> tuple[Path, ...]:
@@ -96,8 +110,12 @@ def _open_file(path: Path) -> ImageSource:
         return _open_archives(path, (path,), ())
     if _is_table(path):
         return _open_archives(path, (), (path,))
+    if _is_pairs(path):
+        from marsretrieval.datasets.folder import FolderSource
+
+        return FolderSource.from_pairs(path)
     raise DataError(
-        f"{path}: neither a .tar nor a .parquet file",
+        f"{path}: neither a .tar nor a .parquet, .csv or .tsv file",
         remedy="Name a folder of images, of tars or of Parquet files, or a dataset's own folder "
         "if it was written by save_to_disk.",
     )
@@ -160,6 +178,10 @@ def _is_image(path: Path) -> bool:
 
 def _is_table(path: Path) -> bool:
     return path.suffix.lower() == ".parquet" and path.is_file()
+
+
+def _is_pairs(path: Path) -> bool:
+    return path.suffix.lower() in PAIR_SUFFIXES and path.is_file()
 
 
 def _is_tar(path: Path) -> bool:

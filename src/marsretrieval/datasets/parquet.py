@@ -5,7 +5,6 @@ An `image` column holds the encoded images, and the schema's metadata the names 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -19,11 +18,15 @@ from marsretrieval.datasets.listing import (
     file_fingerprint,
     is_tiff,
     read_regular,
+    resolve_inside,
     unreachable_error,
 )
 from marsretrieval.datasets.position_fields import POSITION_FIELDS
 from marsretrieval.datasets.sidecar import (
+    CAPTION_ALIAS,
+    CAPTION_FIELDS,
     MAX_ANNOTATION_BYTES,
+    Annotation,
     Problem,
     annotation_from_fields,
     locate_image,
@@ -40,7 +43,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ID_COLUMNS = ("image_id", "id", "key")  # in order of preference
-_CAPTION_COLUMNS = ("refined_caption", "ori_caption", "caption")
 _LOCATION_FIELDS = (*POSITION_FIELDS, "valid")
 _NO_LABEL = -1  # missing value of a ClassLabel in the datasets library
 _PER_SHARD = 512
@@ -56,7 +58,8 @@ class ImageColumns:
 
     These are `image` (a struct of bytes and path, binary, or a path) and, if present, label, one
     of image_id, id and key, refined_caption, ori_caption, caption, valid and the fields of a
-    position. Only `image` must have a certain type. Other values are converted if nothing is lost
+    position. Without a column of captions, `text` holds them, as in datasets on the Hugging Face
+    Hub. Only `image` must have a certain type. Other values are converted if nothing is lost
     by that, else they become a warning of their record.
 
     Attributes:
@@ -65,7 +68,8 @@ class ImageColumns:
         id: Column of ids; None if there is none.
         label_names: Names of a ClassLabel's numbers.
         label_problem: Why the names of the labels cannot be read.
-        by_path: The column `image` holds paths.
+        by_path: The column of images holds paths.
+        image: Column of images; `file_name` in the metadata of an image folder.
     """
 
     path: Path
@@ -74,49 +78,52 @@ class ImageColumns:
     label_names: tuple[str, ...] | None
     label_problem: str | None = None
     by_path: bool = False
+    image: str = "image"
 
     @classmethod
-    def from_schema(cls, path: Path, schema: pa.Schema) -> ImageColumns:
+    def from_schema(cls, path: Path, schema: pa.Schema, *, image: str = "image") -> ImageColumns:
         """Select the columns of a table.
 
         Args:
             path: The file.
             schema: Its schema.
+            image: Column of images.
 
         Returns:
             The columns to read.
 
         Raises:
-            TableError: If the column `image` is missing or of an unsupported type, or a column
+            TableError: If the column of images is missing or of an unsupported type, or a column
                 occurs twice.
         """
         id_column = next((name for name in _ID_COLUMNS if name in schema.names), None)
-        readable = {"image", "label", *_LOCATION_FIELDS, *_CAPTION_COLUMNS, id_column}
+        captions = CAPTION_FIELDS if set(CAPTION_FIELDS) & {*schema.names} else (CAPTION_ALIAS,)
+        readable = {image, "label", *_LOCATION_FIELDS, *captions, id_column}
         for name in schema.names:
             if name in readable and schema.names.count(name) > 1:
                 raise TableError(
                     f"{path}: the column '{name}' appears twice", remedy="Rename or remove one."
                 )
-        _check_image_column(path, schema)
+        _check_image_column(path, schema, image)
         names = tuple(name for name in schema.names if name in readable)
         label_names, problem = None, None
         try:
             label_names = _read_label_names(schema)
         except ValueError as error:
             problem = str(error)
-        by_path = _is_text(schema.field("image").type)
-        return cls(path, names, id_column, label_names, problem, by_path)
+        by_path = _is_text(schema.field(image).type)
+        return cls(path, names, id_column, label_names, problem, by_path, image)
 
     def selected(self, *, images: bool) -> list[str]:
         """Return the columns to read.
 
         Args:
-            images: Include the column `image`.
+            images: Include the column of images.
 
         Returns:
             Names of columns.
         """
-        return [name for name in self.names if images or name != "image"]
+        return [name for name in self.names if images or name != self.image]
 
     def to_item(self, number: int, row: Mapping[str, Any], *, images: bool) -> Record | Skipped:
         """Convert a row to a record.
@@ -136,6 +143,39 @@ class ImageColumns:
         except ValueError:
             key = bytes(value or b"").decode("utf-8", "backslashreplace")
             return Skipped(key, source, f"its {self.id} is not UTF-8")
+        image = {"path": row.get(self.image)} if self.by_path else row.get(self.image)
+        try:
+            data = _read_image(image, self.path.parent) if images else b""
+        except ValueError as error:
+            return skip_unless_utf8(Skipped(key, source, str(error)))
+        annotation = self.to_annotation(row)
+        location, annotation = locate_image(key, annotation, lambda: _read_georeference(data))
+        return skip_unless_utf8(
+            Record(
+                id=key,
+                data=data,
+                source=source,
+                caption=annotation.caption,
+                original_caption=annotation.original_caption,
+                label=annotation.label,
+                lon=location.lon,
+                lat=location.lat,
+                width_deg=location.width_deg,
+                height_deg=location.height_deg,
+                valid=annotation.valid,
+                warnings=annotation.warnings(key, source),
+            )
+        )
+
+    def to_annotation(self, row: Mapping[str, Any]) -> Annotation:
+        """Convert a row to an annotation.
+
+        Args:
+            row: Values by column, texts as bytes.
+
+        Returns:
+            The annotation; parts that cannot be used are listed in its problems.
+        """
         problems: list[Problem] = []
 
         def attempt(read: Callable[[], T], default: T) -> T:
@@ -147,32 +187,10 @@ class ImageColumns:
 
         captions: dict[str, Any] = attempt(lambda: _decode_captions(row), {})
         label = attempt(lambda: self._label(row.get("label")), None)
-        image = {"path": row.get("image")} if self.by_path else row.get("image")
-        try:
-            data = _read_image(image, self.path.parent) if images else b""
-        except ValueError as error:
-            return skip_unless_utf8(Skipped(key, source, str(error)))
         annotation = annotation_from_fields(
             {**captions, **{name: _decode_value(row.get(name)) for name in _LOCATION_FIELDS}}
         )
-        annotation = replace(annotation, problems=(*problems, *annotation.problems))
-        location, annotation = locate_image(key, annotation, lambda: _read_georeference(data))
-        return skip_unless_utf8(
-            Record(
-                id=key,
-                data=data,
-                source=source,
-                caption=annotation.caption,
-                original_caption=annotation.original_caption,
-                label=label,
-                lon=location.lon,
-                lat=location.lat,
-                width_deg=location.width_deg,
-                height_deg=location.height_deg,
-                valid=annotation.valid,
-                warnings=annotation.warnings(key, source),
-            )
-        )
+        return replace(annotation, label=label, problems=(*problems, *annotation.problems))
 
     def _label(self, value: Any) -> str | None:
         """Convert a value to a class name, None if it is missing. Raises ValueError."""
@@ -267,15 +285,16 @@ def _decode_text(name: str, value: Any) -> str | None:
 
 def _decode_captions(row: Mapping[str, Any]) -> dict[str, Any]:
     """Decode the caption columns; structs become dictionaries, as in the JSON of a WebDataset."""
+    names = (CAPTION_ALIAS,) if CAPTION_ALIAS in row else CAPTION_FIELDS
     return {
-        name: {
+        "caption" if name == CAPTION_ALIAS else name: {
             key: _decode_text(name, value)
             for key, value in row[name].items()
-            if key in _CAPTION_COLUMNS
+            if key in CAPTION_FIELDS
         }
         if isinstance(row.get(name), dict)
         else _decode_text(name, row.get(name))
-        for name in _CAPTION_COLUMNS
+        for name in names
     }
 
 
@@ -312,22 +331,11 @@ def _read_image(value: Any, folder: Path) -> bytes:
     if not isinstance(path, bytes):
         raise ValueError(f"no image in this row, and its path is {_describe_type(path)}, not text")
     name = path.decode()
-    file = _resolve_inside(folder, name)
+    file = resolve_inside(folder, name)
     try:
         return read_regular(file, MAX_BYTES)
     except ValueError as error:
         raise ValueError(f"its image {name} {error}") from error
-
-
-def _resolve_inside(folder: Path, name: str) -> Path:
-    """Resolve a path, absolute or with backslashes, that must lie inside the folder."""
-    root = folder.absolute()
-    names = dict.fromkeys((name, name.replace("\\", "/")))
-    files = [Path(os.path.normpath(root / text)) for text in names]
-    inside = [file for file in files if file.is_relative_to(os.path.normpath(root))]
-    if not inside:
-        raise ValueError(f"its image is outside the dataset's folder: {name}")
-    return next((file for file in inside if os.path.lexists(file)), inside[-1])
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -339,12 +347,12 @@ def _is_text(kind: pa.DataType) -> bool:
     return any(test(kind) for test in tests)
 
 
-def _check_image_column(path: Path, schema: pa.Schema) -> None:
+def _check_image_column(path: Path, schema: pa.Schema, image: str) -> None:
     import pyarrow.types as kinds
 
-    if "image" not in schema.names:
+    if image not in schema.names:
         raise TableError(
-            f"{path}: no column 'image' (columns: {', '.join(schema.names) or 'none'})",
+            f"{path}: no column '{image}' (columns: {', '.join(schema.names) or 'none'})",
             remedy="Images are expected as Hugging Face writes them: a struct of bytes and path.",
         )
 
@@ -357,7 +365,7 @@ def _check_image_column(path: Path, schema: pa.Schema) -> None:
         )  # fmt: skip
         return any(test(kind) for test in tests)
 
-    kind = schema.field("image").type
+    kind = schema.field(image).type
     if kinds.is_struct(kind):
         parts = {field.name: field.type for field in kind}
         names = parts.keys() & {"bytes", "path"}
@@ -370,7 +378,7 @@ def _check_image_column(path: Path, schema: pa.Schema) -> None:
         is_supported = _is_text(kind) or binary(kind)
     if not is_supported:
         raise TableError(
-            f"{path}: column 'image' is {kind}, expected a struct of bytes and path, or binary",
+            f"{path}: column '{image}' is {kind}, expected a struct of bytes and path, or binary",
             remedy="Rename or convert it.",
         )
 
@@ -454,7 +462,7 @@ class ParquetSource:
         if part is None:
             raise DataError(f"{self.name}: holds no rows '{shard.name}'")
         path = self.files[part.file]
-        file = _open_parquet(path)
+        file = open_parquet(path)
         columns = ImageColumns.from_schema(path, file.schema_arrow)
         start = part.first_row
         for group in part.groups:
@@ -538,11 +546,22 @@ def _rows_per_batch(file: pq.ParquetFile, group: int, columns: list[str]) -> int
 @lru_cache(maxsize=4096)
 def _row_group_sizes(path: Path, fingerprint: str) -> tuple[int, ...]:
     """Return the rows of each row group; cached until the file changes."""
-    metadata = _open_parquet(path).metadata
+    metadata = open_parquet(path).metadata
     return tuple(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
 
 
-def _open_parquet(path: Path) -> pq.ParquetFile:
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file that checks its pages when they are read.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The opened file.
+
+    Raises:
+        DataError: If it is not Parquet, or the disk or server does not respond.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -22,6 +22,10 @@ from marsretrieval.io import parse_json
 # Limit per image; published annotations have a few kilobytes.
 MAX_ANNOTATION_BYTES = 2**24
 
+# Fields of captions in a row, and the one that holds them if a table has none of these.
+CAPTION_FIELDS = ("refined_caption", "ori_caption", "caption")
+CAPTION_ALIAS = "text"
+
 # Names of dataset splits, which are not classes.
 _SPLIT_NAMES = frozenset(
     {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
@@ -50,6 +54,24 @@ class Annotation:
     position: Position = field(default_factory=Position)
     valid: float | None = None
     problems: tuple[Problem, ...] = ()
+
+    def with_fallback(self, other: Annotation) -> Annotation:
+        """Fill in the parts that are missing from another annotation of the same image.
+
+        Args:
+            other: Annotation used for missing parts.
+
+        Returns:
+            The combined annotation, with the problems of both.
+        """
+        return Annotation(
+            caption=self.caption or other.caption,
+            original_caption=self.original_caption or other.original_caption,
+            label=self.label or other.label,
+            position=self.position or other.position,
+            valid=other.valid if self.valid is None else self.valid,
+            problems=(*self.problems, *other.problems),
+        )
 
     def warnings(self, key: str, source: str) -> tuple[ItemWarning, ...]:
         """Convert the problems to warnings.

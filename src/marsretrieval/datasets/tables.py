@@ -281,8 +281,18 @@ def _parse_text(path: Path, text: str, notes: list[str]) -> Table:
     comment_rows: list[str] = []
     body = io.StringIO("".join(lines[start + 1 :]), newline="")
     reader = csv.reader(body, delimiter=delimiter or ",", skipinitialspace=True)
+    first_line = 0
     for row in reader:
         label = f"line {start + 1 + reader.line_num}"
+        row_lines = lines[start + 1 + first_line : start + 1 + reader.line_num]
+        first_line += len(row_lines)
+        if first_line == len(lines) - start - 1 and _is_unclosed(row_lines, delimiter or ","):
+            number = start + 2 + first_line - len(row_lines)
+            raise TableError(
+                f"{path}: line {number}: a quoted value is not closed, so the rest of the file "
+                "would belong to it",
+                remedy='Close the quote; write "" for a quote inside a quoted value.',
+            )
         if not any(map(str.strip, row)):
             continue
         if row[0].lstrip().startswith("#") and len(row) != len(header):
@@ -293,6 +303,17 @@ def _parse_text(path: Path, text: str, notes: list[str]) -> Table:
     if comment_rows:
         notes.append(f"{path}: comments between the rows left out: {list_some(comment_rows)}")
     return Table(path, header, rows, labels, tuple(notes), tuple(comments))
+
+
+def _is_unclosed(row_lines: list[str], delimiter: str) -> bool:
+    """Check for a row of several lines whose last value lacks the closing quote."""
+    if len(row_lines) < 2:
+        return False
+    try:
+        list(csv.reader(row_lines, delimiter=delimiter, skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        return "unexpected end of data" in str(error)
+    return False
 
 
 def _decode(path: Path) -> tuple[str, list[str]]:

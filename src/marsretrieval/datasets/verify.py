@@ -33,7 +33,7 @@ from marsretrieval.datasets.ground_truth import (
 )
 from marsretrieval.datasets.inventory import DatasetInventory, Inventory
 from marsretrieval.datasets.listing import list_visible
-from marsretrieval.datasets.open import open_images
+from marsretrieval.datasets.open import is_dataset_file, open_images
 from marsretrieval.datasets.positions import PositionColumns
 from marsretrieval.datasets.rasters import list_manifests
 from marsretrieval.datasets.scan import merge, scan
@@ -69,7 +69,7 @@ def verify(
     """Check the datasets in a folder.
 
     Args:
-        folder: Folder with the benchmark's datasets, or a dataset itself.
+        folder: Folder with the benchmark's datasets, or a dataset itself (a folder or file).
         tasks: Names of datasets or tasks to check; empty: all. For a folder that is a dataset
             itself, its type; empty: detect it.
         columns: Columns and layer of the point catalogues; None: detect them by their names.
@@ -100,6 +100,9 @@ def verify(
 
 
 def _find_datasets(folder: Path, requested: list[str]) -> Iterator[tuple[Path, str]]:
+    if is_dataset_file(folder):
+        yield from ((folder, dataset) for dataset in requested or [_detect_dataset(folder)])
+        return
     if not folder.is_dir():
         problem = "a file, not a folder" if folder.exists() else "no such folder"
         raise DatasetNotFoundError(f"{folder}: {problem}", remedy="Name the folder of the data.")

@@ -172,7 +172,7 @@ def evaluate(
             `encode_texts`), or a list of these.
         tasks: ``"paired-image-text"``, ``"landform"``, ``"geolocalization"``, ``"all"``,
             ``"module:Class"``, a task object, or a list of these.
-        data: Folder that holds the datasets, or one dataset.
+        data: Folder that holds the datasets, or one dataset (folder or file).
         results: Folder for results and embeddings.
         name: Name of the model in tables and folders; for one model.
         tiles_store: A finished store of tiles for geo-localization.

@@ -11,7 +11,7 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any, Protocol
 
 from marsretrieval.datasets.base import ImageSource, Record, Skipped, UnannotatedImage
-from marsretrieval.datasets.open import read_annotations
+from marsretrieval.datasets.open import is_dataset_file, read_annotations
 from marsretrieval.errors import DataError, DatasetNotFoundError, TruncatedTextWarning, UsageError
 from marsretrieval.io import parse_json, sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
@@ -252,8 +252,8 @@ class Task(Protocol):
         """
 
 
-def dataset_folder(data: str | Path, name: str, *, task: str) -> Path:
-    """Locate the folder of a dataset.
+def dataset_folder(data: str | Path, name: str, *, task: str, file_allowed: bool = False) -> Path:
+    """Locate the folder of a dataset, or the file that holds it.
 
     ``--data data`` thus works for all tasks, and ``--data patches`` for a custom dataset.
 
@@ -261,6 +261,7 @@ def dataset_folder(data: str | Path, name: str, *, task: str) -> Path:
         data: Folder of datasets, or one dataset.
         name: Folder name of the dataset.
         task: Name of the task, for messages.
+        file_allowed: The dataset may be one file, such as a table of pairs or a tar.
 
     Returns:
         `data`/`name` if it exists, else `data`.
@@ -273,6 +274,12 @@ def dataset_folder(data: str | Path, name: str, *, task: str) -> Path:
         f"Fetch it (marsretrieval data download), make a synthetic one (marsretrieval data synth "
         f"--out {data}), or name the folder with --data."
     )
+    if file_allowed and is_dataset_file(data):
+        return data
+    if data.is_file():
+        raise DatasetNotFoundError(
+            f"{data}: a file, not a folder (data of task {task})", remedy=remedy
+        )
     if not data.is_dir():
         raise DatasetNotFoundError(f"{data}: no such folder (data of task {task})", remedy=remedy)
     if (data / name).is_dir():
@@ -356,7 +363,7 @@ def fingerprint(source: ImageSource, annotations: Mapping[str, str] | None = Non
         SHA-256 in hex.
     """
     shards = [[shard.name, shard.fingerprint] for shard in source.shards()]
-    if annotations is None or source.kind not in ("folder", "classes"):
+    if annotations is None or source.kind not in ("folder", "classes", "csv"):
         return sha256_json(shards)  # files of other kinds include the annotations
     return sha256_json([shards, sorted(annotations.items())])
 

@@ -52,8 +52,9 @@ _MAX_NAMES = 5  # labels listed in a message
 _LABEL_REMEDY = (
     "Labels come from one folder of images per class (crater/0.png, or train/crater/0.png), "
     "from a column 'label' of a Parquet file, from 'label' in the JSON beside an image, or from "
-    "a table labels*.txt of lines FILE LABEL. File names and folders of a split (train, test, "
-    "val) are not labels."
+    "a table labels*.txt of lines FILE LABEL; with a metadata file or a table of pairs, from its "
+    "column 'label' instead of folders. File names and folders of a split (train, test, val) are "
+    "not labels."
 )
 
 
@@ -132,7 +133,7 @@ class LandformRetrieval:
             UsageError: If `class_names` lacks a label.
         """
         data = Path(data)
-        folder = dataset_folder(data, self.folder_name, task=self.name)
+        folder = dataset_folder(data, self.folder_name, task=self.name, file_allowed=True)
         source = open_images(folder)
         labels, skipped = collect(source, lambda record: record.label, missing="no label")
         labels = self._name_classes(folder, labels)

@@ -99,7 +99,7 @@ class PairedImageText:
             DataError: If no image has a caption.
         """
         data = Path(data)
-        folder = dataset_folder(data, self.folder_name, task=self.name)
+        folder = dataset_folder(data, self.folder_name, task=self.name, file_allowed=True)
         source = open_images(folder)
         if self.caption == "original":
             captions, skipped = collect(
@@ -117,8 +117,8 @@ class PairedImageText:
         if not captions:
             raise DataError(
                 f"{folder}: {len(skipped)} images, none with a caption{first_reason(skipped)}",
-                remedy="Pairs need a caption beside each image: key.json with refined_caption, "
-                "or key.txt.",
+                remedy="Pairs need a caption beside each image (key.json with refined_caption, or "
+                "key.txt) or in a column (caption or text).",
             )
         return TaskData(
             folder=folder,
