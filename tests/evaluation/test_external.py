@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 import marsretrieval as mr
 from marsretrieval.datasets import Record, decode_rgb
-from marsretrieval.datasets.submissions import read_embeddings
+from marsretrieval.datasets.embedding_files import read_embeddings
 from marsretrieval.errors import DataError, ModalityError
 from marsretrieval.evaluation.external import score_embeddings
 from marsretrieval.report.compare import compare_results
