@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from marsretrieval.system import peak_memory, reset_peak_memory
+
 CODE = """
 import os, sys, time
 from pathlib import Path
@@ -26,6 +28,20 @@ if __name__ == "__main__":
     print(*pool.submit(answer).result(), flush=True)
     time.sleep(600)
 """
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no /proc here")
+def test_peak_memory_is_that_since_the_last_reset() -> None:
+    size = 2**28
+    reset_peak_memory()
+    before = peak_memory()["peak_memory_bytes"]
+    block = bytearray(b"x" * size)
+    held = peak_memory()["peak_memory_bytes"]
+    del block
+    assert held - before > size // 2
+    assert peak_memory()["peak_memory_bytes"] >= held
+    reset_peak_memory()
+    assert peak_memory()["peak_memory_bytes"] < held - size // 2
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")

@@ -60,6 +60,7 @@ def test_a_run_writes_a_result_for_every_pair(data: Path, tmp_path: Path) -> Non
         assert result.data["set_hash"]
         assert result.data["skipped"] == []
         assert result.versions["marsretrieval"]
+        assert result.hardware["peak_memory_bytes"] > 2**20
         for figures in result.metrics.values():
             assert all(figures[protocol] for protocol in PROTOCOLS)
         folder, name = outcome.job.folder, outcome.job.task.name

@@ -25,6 +25,28 @@ def test_times_are_shown_if_recorded(results: list[Path], tmp_path: Path) -> Non
     assert rows["eyes-only cpu", "Global geo-localization"][:2] == ["–", "–"]
 
 
+def test_peak_memory_is_in_the_time_table(tmp_path: Path) -> None:
+    made = make_landform()
+    recorded = {
+        "measured": {"peak_memory_bytes": 3 * 2**30, "peak_gpu_memory_bytes": 2**29},
+        "invalid": {"peak_memory_bytes": -1, "peak_gpu_memory_bytes": "many"},
+        "older": {},
+    }
+    paths = []
+    for name, memory in recorded.items():
+        base = result("landform", name, made)
+        paths.append(
+            write(replace(base, hardware={**base.hardware, **memory}), made, tmp_path / name)
+        )
+    table = page_of(paths, tmp_path / "report.html").section("time").one("table")
+    headings = [cell.text for cell in table.one("thead").all("th")]
+    memory, gpu = headings.index("memory"), headings.index("GPU memory")
+    cells = {row[0].split()[0]: (row[memory], row[gpu]) for row in table.rows()}
+    assert cells == {
+        "measured": ("3.00 GiB", "0.50 GiB"), "invalid": ("–", "–"), "older": ("–", "–"),
+    }  # fmt: skip
+
+
 def test_long_times_are_formatted_briefly() -> None:
     from marsretrieval.report.html.page import format_rate, format_seconds
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -140,3 +141,50 @@ def test_command_reports_failures(
     submissions = json.loads(done.stdout)["submissions"]
     assert [s["verified"] for s in submissions].count(False) == 1
     marsretrieval("report", folders, "--leaderboard", tmp_path / "b", "--md", code=2)
+
+
+@pytest.mark.browser
+def test_a_click_on_a_heading_sorts_the_leaderboard(browser: Any, site: Path) -> None:
+    problems: list[str] = []
+    context = browser.new_context()
+    page = context.new_page()
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text))
+    page.goto((site / "index.html").as_uri())
+    table = page.locator("#submissions table")
+    heading = table.locator("th[data-column='0']")
+
+    def names() -> list[str]:
+        return [name.strip() for name in table.locator("tbody th").all_inner_texts()]
+
+    for order in ("ascending", "descending", "ascending"):
+        heading.locator("button").click()
+        assert heading.get_attribute("aria-sort") == order
+        assert names() == sorted(names(), key=str.lower, reverse=order == "descending")
+    assert len(names()) == 3
+    overview = page.locator("#overview table.sortable").first
+    for head in overview.locator("th[data-column]").all():
+        head.locator("button").press("Enter")
+        assert head.get_attribute("aria-sort") in ("ascending", "descending")
+        assert overview.locator("th[aria-sort]").count() == 1
+        assert page.locator("#status").inner_text().startswith("Sorted by ")
+    values = "tbody:not(.foreign):not(.chance) tr:not(.group) [data-v]:nth-child(2)"
+    for name in ("descending", "ascending"):
+        head = overview.locator("th[data-column='1']")
+        while head.get_attribute("aria-sort") != name:
+            head.locator("button").click()
+        numbers = [float(cell.get_attribute("data-v")) for cell in overview.locator(values).all()]
+        assert len(numbers) == 2 and numbers == sorted(numbers, reverse=name == "descending")
+    context.close()
+    assert problems == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_a_phone(browser: Any, site: Path, scheme: str) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 800}, color_scheme=scheme)
+    page = context.new_page()
+    for path in sorted(site.rglob("*.html")):
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+    context.close()

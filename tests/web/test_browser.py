@@ -6,7 +6,6 @@ import csv
 import json
 import math
 import re
-import shutil
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,6 @@ import pytest
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 KM_PER_DEGREE = 3396.19 * math.pi / 180
 QUERY = "#q=pitted+cones"
 SCORE_CODE = """([lon, lat]) => {
@@ -27,19 +25,6 @@ SCORE_CODE = """([lon, lat]) => {
   const pixel = canvas.getContext('2d').getImageData(x * ratio, y * ratio, 1, 1).data;
   return [...pixel];
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield browser
-        browser.close()
 
 
 class Visit:

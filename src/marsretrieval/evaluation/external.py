@@ -210,8 +210,13 @@ def score_embeddings(
     task_data, items = _drop_missing_examples(task, task_data, file, say)
     encoder = _make_encoder(task, task_data, file, items, name)
     require_used_options(task, task_data, encoder.modalities, name)
+    # A planet's vectors and list of items take gigabytes: each is released after its last use.
+    listed_ids = _image_ids(items)
+    unmatched, notes = [file], file.notes
+    del items, file
 
     def match(listed: list[str], readable: set[str], unreadable: list[str]) -> Mapping[str, Any]:
+        file = unmatched.pop()
         vectors_of = file.sets.get("image")
         if vectors_of is not None and vectors_of.ids is None:
             return file.match("image", listed)
@@ -225,8 +230,8 @@ def score_embeddings(
         return task.evaluate(task_data, encoder, store, scratch, settings, progress)
 
     return _score(
-        task, task_data, encoder, items, match, evaluate, results=Path(results),
-        settings=settings, force=force, notes=file.notes, progress=progress, say=say,
+        task, task_data, encoder, listed_ids, match, evaluate, results=Path(results),
+        settings=settings, force=force, notes=notes, progress=progress, say=say,
     )  # fmt: skip
 
 
@@ -280,7 +285,7 @@ def score_run(
         return evaluate_run(task, task_data, rankings, store, settings, progress)
 
     return _score(
-        task, task_data, encoder, list_items(task, task_data), match, evaluate,
+        task, task_data, encoder, _image_ids(list_items(task, task_data)), match, evaluate,
         results=Path(results), settings=settings, force=force, notes=(), progress=progress, say=say,
     )  # fmt: skip
 
@@ -289,7 +294,7 @@ def _score(
     task: Task,
     task_data: TaskData,
     encoder: StoredEncoder,
-    items: Sequence[EmbeddingItem],
+    listed: list[str],
     match: _Match,
     evaluate: Callable[[EmbeddingStore, Path, Settings], Outcome],
     *,
@@ -322,7 +327,7 @@ def _score(
     check_output(job.result_path)
     make_folder(folder)
     with tempfile.TemporaryDirectory(prefix=".scoring-", dir=folder) as scratch:
-        store = _build_store(task, task_data, match, items, encoder, Path(scratch), progress)
+        store = _build_store(task, task_data, match, listed, encoder, Path(scratch), progress)
         outcome = evaluate(store, Path(scratch), settings)
         thumbnails, warnings = make_thumbnails(outcome, task_data, store, progress)
         outcome = replace(outcome, notes=[*notes, *outcome.notes, *warnings])
@@ -336,6 +341,10 @@ def _score(
             move_earlier(path, job.request, say)
             write_result(path, result, outcome, thumbnails)
     return path, result
+
+
+def _image_ids(items: Sequence[EmbeddingItem]) -> list[str]:
+    return [item.id for item in items if item.kind == "image"]
 
 
 def _drop_missing_examples(
@@ -378,7 +387,7 @@ def _make_encoder(
                     f"{file.path}: two vectors for one text: {item.id} ({item.text!r})",
                     remedy="Embed equal texts to equal vectors.",
                 )
-    examples: dict[str, Vectors] = {}
+    examples: Mapping[str, Vectors] = {}
     if "example" in listed:
         examples = file.match("example", [item.id for item in items if item.kind == "example"])
     encoder = StoredEncoder(
@@ -398,14 +407,13 @@ def _build_store(
     task: Task,
     data: TaskData,
     match: _Match,
-    items: Sequence[EmbeddingItem],
+    listed: list[str],
     encoder: StoredEncoder,
     scratch: Path,
     progress: Progress,
 ) -> EmbeddingStore:
     """Write a store of the vectors; images are decoded, so that the same ones count as in `run`."""
     assert data.source is not None
-    listed = [item.id for item in items if item.kind == "image"]
     decoded: list[tuple[Any, list[Item], list[Skipped]]] = []
     with (
         progress.start("read images", len(listed), "images") as bar,
