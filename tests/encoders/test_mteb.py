@@ -27,11 +27,17 @@ from marsretrieval.errors import (
 from marsretrieval.tasks import Settings, find_task
 from tests.encoders.tiny_transformers import pictures, save_tiny
 
-ensure_torchvision()
-mteb = pytest.importorskip("mteb")
+pytestmark = pytest.mark.usefixtures("mteb")
 
 CLIP = "openai/clip-vit-base-patch32"
 TEXTS = ["dunes", "a satellite photo of glacier-like forms."]
+
+
+@pytest.fixture(scope="module")
+def mteb() -> Any:
+    """Import the library when a test needs it: it takes seconds, and each worker collects."""
+    ensure_torchvision()
+    return pytest.importorskip("mteb")
 
 
 @pytest.fixture
@@ -55,7 +61,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     return register
 
 
-def as_mteb_does(wrapper: Any, column: str, items: list[Any], kind: str) -> np.ndarray:
+def as_mteb_does(mteb: Any, wrapper: Any, column: str, items: list[Any], kind: str) -> np.ndarray:
     """Encode with MTEB's data loader, as in its evaluation."""
     import datasets
     from mteb._create_dataloaders import create_dataloader
@@ -74,13 +80,15 @@ def as_mteb_does(wrapper: Any, column: str, items: list[Any], kind: str) -> np.n
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def test_vectors_are_those_of_mteb(clip: Encoder, tiny_folder: Callable[[str], Path]) -> None:
+def test_vectors_are_those_of_mteb(
+    mteb: Any, clip: Encoder, tiny_folder: Callable[[str], Path]
+) -> None:
     meta = mteb.get_model_meta(CLIP)
     wrapper = meta.loader(str(tiny_folder("clip")), revision=None, device="cpu")
     colour = [picture.convert("RGB") for picture in pictures()]
-    wanted = as_mteb_does(wrapper, "image", colour, "document")
+    wanted = as_mteb_does(mteb, wrapper, "image", colour, "document")
     assert np.abs(clip.encode_images(pictures()) - wanted).max() < 1e-5
-    wanted = as_mteb_does(wrapper, "text", TEXTS, "query")
+    wanted = as_mteb_does(mteb, wrapper, "text", TEXTS, "query")
     assert np.abs(clip.encode_texts(TEXTS) - wanted).max() < 1e-5
 
 
@@ -97,7 +105,7 @@ def test_a_batch_equals_one_by_one_in_unit_rows(clip: Encoder) -> None:
     assert clip.encode_images([]).shape == (0, clip.dimension)
 
 
-def test_spec_follows_mteb_metadata() -> None:
+def test_spec_follows_mteb_metadata(mteb: Any) -> None:
     record, meta = find(f"mteb:{CLIP.upper()}"), mteb.get_model_meta(CLIP)
     assert record.id == f"mteb:{CLIP}"
     assert (record.revision, record.dimension) == (meta.revision, meta.embed_dim)
@@ -107,7 +115,7 @@ def test_spec_follows_mteb_metadata() -> None:
 
 
 def test_the_revision_and_the_weights_are_in_the_fingerprint(
-    registered: Callable[..., str], tiny_folder: Callable[[str], Path], clip: Encoder
+    mteb: Any, registered: Callable[..., str], tiny_folder: Callable[[str], Path], clip: Encoder
 ) -> None:
     folder = str(tiny_folder("clip"))
     calls = []
@@ -126,7 +134,7 @@ def test_the_revision_and_the_weights_are_in_the_fingerprint(
 
 
 def test_loader_without_device_argument(
-    registered: Callable[..., str], tiny_folder: Callable[[str], Path], clip: Encoder
+    mteb: Any, registered: Callable[..., str], tiny_folder: Callable[[str], Path], clip: Encoder
 ) -> None:
     def loader(name: str, revision: str | None) -> Any:
         return mteb.get_model_meta(CLIP).loader(str(tiny_folder("clip")), revision, device="cpu")
@@ -175,7 +183,7 @@ def test_model_without_weights_is_supported() -> None:
 
 
 def test_model_without_text_encoder_is_reported(
-    registered: Callable[..., str], tiny_folder: Callable[[str], Path]
+    mteb: Any, registered: Callable[..., str], tiny_folder: Callable[[str], Path]
 ) -> None:
     name = registered("tiny/eyes", mteb.get_model_meta(CLIP).loader, modalities=["image"])
     encoder = load(name, LoadOptions(device="cpu", checkpoint=tiny_folder("clip")))
@@ -271,7 +279,7 @@ def test_repository_code_is_not_run_by_default(
 
 
 def test_a_failing_wrapper_is_named(
-    registered: Callable[..., str], tiny_folder: Callable[[str], Path]
+    mteb: Any, registered: Callable[..., str], tiny_folder: Callable[[str], Path]
 ) -> None:
     class Broken(mteb.get_model_meta(CLIP).loader):  # type: ignore[misc]
         def get_image_embeddings(self, *inputs: Any, **more: Any) -> Any:
@@ -283,7 +291,7 @@ def test_a_failing_wrapper_is_named(
 
 
 def test_a_task_runs_on_it(
-    tiny_planet: Path, tiny_folder: Callable[[str], Path], tmp_path: Path
+    mteb: Any, tiny_planet: Path, tiny_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
     jobs = evaluation.plan(
         [find(f"mteb:{CLIP}")],

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +13,20 @@ from marsretrieval.encoders.torch_imports import ensure_torchvision
 from marsretrieval.errors import ModelLoadError, UsageError
 from tests.encoders.tiny_transformers import pictures, save_tiny
 
-ensure_torchvision()
-st = pytest.importorskip("sentence_transformers")
+pytestmark = pytest.mark.usefixtures("st")
 
 TEXTS = ["dunes", "a satellite photo of glacier-like forms."]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def st() -> Any:
+    """Import the library when a test needs it: it takes seconds, and each worker collects."""
+    ensure_torchvision()
+    return pytest.importorskip("sentence_transformers")
+
+
+@pytest.fixture(scope="module")
+def folder(st: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a CLIP checkpoint like sentence-transformers, with prompts."""
     root = tmp_path_factory.mktemp("st")
     save_tiny("clip", root / "clip")
@@ -29,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "saved"
 
 
-def test_a_model_by_name_gives_the_vectors_of_the_library(folder: Path) -> None:
+def test_a_model_by_name_gives_the_vectors_of_the_library(st: Any, folder: Path) -> None:
     record = find(f"st:{folder}")
     assert record.modalities == {"image", "text"}
     encoder = load(record, LoadOptions(device="cpu"))
@@ -77,7 +84,7 @@ def test_embeddinggemma_has_the_width_of_its_projection(embedding_gemma: Path) -
         load("embeddinggemma-2", replace(encoder.options, dtype="float16"))
 
 
-def test_wemm_is_qwen3_5_with_the_rules_of_its_tokenizer(tmp_path: Path) -> None:
+def test_wemm_is_qwen3_5_with_the_rules_of_its_tokenizer(st: Any, tmp_path: Path) -> None:
     """transformers rebuilds the normalizer, which removes a newline at the end."""
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 

@@ -9,11 +9,10 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from marsretrieval.datasets.synthetic import LANDFORMS, sample, sample_pair
 from marsretrieval.encoders.torch_imports import ensure_torchvision
@@ -21,6 +20,9 @@ from marsretrieval.io import atomic_path, make_folder, write_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import geolocalization_prompts, landform_prompts
 from marsretrieval.system import process_pool, usable_cpus
+
+if TYPE_CHECKING:
+    import torch
 
 _CHUNK_IMAGES = 250
 _PAD, _START, _END = "<pad>", "<start>", "<end>"  # ids 0, 1, 2
@@ -212,7 +214,6 @@ def train(recipe: Recipe, folder: str | Path, progress: Progress = NO_PROGRESS) 
         Losses of the first and the last epoch.
     """
     folder = Path(folder)
-    ensure_torchvision()
     make_folder(folder)
     # Replace the files only after training has succeeded: tokenizer and weights belong together.
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
@@ -225,7 +226,10 @@ def train(recipe: Recipe, folder: str | Path, progress: Progress = NO_PROGRESS) 
 
 
 def _train_in(recipe: Recipe, folder: Path, progress: Progress) -> dict[str, float]:
+    # The processes that draw samples import this module, and do not need torch.
+    ensure_torchvision()
     import open_clip
+    import torch
 
     samples = make_samples(recipe, progress)
     torch.manual_seed(recipe.seed)
@@ -252,6 +256,8 @@ def _fit(
     rng: np.random.Generator,
     progress: Progress,
 ) -> dict[str, float]:
+    import torch
+
     decayed = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]
     optimiser = torch.optim.AdamW(
@@ -291,6 +297,8 @@ def _fit(
 def _batches(
     samples: Samples, tokens: dict[str, torch.Tensor], size: int, rng: np.random.Generator
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    import torch
+
     order = rng.permutation(len(samples.texts))
     for start in range(0, len(order) - size + 1, size):
         rows = order[start : start + size]
