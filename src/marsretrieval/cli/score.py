@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -120,10 +121,10 @@ def paired(
     from marsretrieval.datasets.submissions import read_vectors
     from marsretrieval.metrics import paired as metric
 
-    _print_evaluation(
-        metric.evaluate(read_vectors(images), read_vectors(texts), seed=seed, resamples=resamples),
-        json,
-    )
+    vectors = read_vectors(images), read_vectors(texts)
+    with _name_files(images=images, texts=texts):
+        evaluation = metric.evaluate(*vectors, seed=seed, resamples=resamples)
+    _print_evaluation(evaluation, json)
 
 
 @app.command(cls=Command)
@@ -183,18 +184,17 @@ def landform(
     label_file = read_labels(labels)
     for line in label_file.unmatched:
         say(line)
-    _print_evaluation(
-        metric.evaluate(
-            read_vectors(images),
-            read_vectors(queries),
+    vectors = read_vectors(images), read_vectors(queries)
+    with _name_files(images=images, labels=labels, queries=queries):
+        evaluation = metric.evaluate(
+            *vectors,
             labels=label_file.labels,
             image_ids=label_file.image_ids,
             query_names=label_file.query_names,
             seed=seed,
             resamples=resamples,
-        ),
-        json,
-    )
+        )
+    _print_evaluation(evaluation, json)
 
 
 @app.command(cls=Command)
@@ -300,17 +300,18 @@ def geolocalization(
                 remedy="Leave --covered-only out, or score predictions of the points' region.",
             )
         points = points.take(covered)
-    evaluation = metric.evaluate(
-        tiles.scores,
-        ids=tiles.ids,
-        published_lonlat=tiles.published,
-        centre_lonlat=tiles.centres,
-        truth_lonlat=np.column_stack([points.lon, points.lat]),
-        radius_deg=radius,
-        max_k=max_k,
-        seed=seed,
-        resamples=resamples,
-    )
+    with _name_files(predictions=predictions, ground_truth=ground_truth):
+        evaluation = metric.evaluate(
+            tiles.scores,
+            ids=tiles.ids,
+            published_lonlat=tiles.published,
+            centre_lonlat=tiles.centres,
+            truth_lonlat=np.column_stack([points.lon, points.lat]),
+            radius_deg=radius,
+            max_k=max_k,
+            seed=seed,
+            resamples=resamples,
+        )
     details = {
         "predictions": {"notes": list(tiles.notes)},
         "ground_truth": points.to_dict()
@@ -318,6 +319,16 @@ def geolocalization(
         "covered_only": covered_only,
     }
     _print_evaluation(evaluation, json, data=details)
+
+
+@contextmanager
+def _name_files(**files: Path) -> Iterator[None]:
+    """Add the files of the inputs to a DataError, whose message names only the inputs."""
+    try:
+        yield
+    except DataError as error:
+        names = ", ".join(f"{name.replace('_', ' ')}: {file}" for name, file in files.items())
+        raise type(error)(f"{error.message} ({names})", remedy=error.remedy) from error
 
 
 def _is_dataset_form(
