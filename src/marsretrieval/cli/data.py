@@ -18,6 +18,8 @@ from marsretrieval.cli.options import (
     PositionOptions,
     QueryKind,
     Templates,
+    check_output_files,
+    check_output_folder,
     expand_options,
 )
 from marsretrieval.errors import DataError, UsageError
@@ -31,7 +33,7 @@ _MAX_EXAMPLES = 5
 
 
 def synth(
-    out: Annotated[Path, typer.Option(help="Output folder.")],
+    out: Annotated[Path, typer.Option(callback=check_output_folder, help="Output folder.")],
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     size: Annotated[
         str, typer.Option(metavar="default|small|tiny", help="Size of the planet.")
@@ -111,7 +113,12 @@ def verify(
     ] = False,
     json: Annotated[
         Path | None,
-        typer.Option("--json", metavar="OUT", help="Write the inventory as JSON; - for stdout."),
+        typer.Option(
+            "--json",
+            metavar="OUT",
+            callback=check_output_files,
+            help="Write the inventory as JSON; - for stdout.",
+        ),
     ] = None,
 ) -> None:
     """Verify datasets by hashing files and decoding images.
@@ -125,13 +132,8 @@ def verify(
         typer.Exit: With code 1 if there is an error or, with --strict, a note.
     """
     from marsretrieval.datasets.verify import verify as check
-    from marsretrieval.io import check_output, make_folder
 
     to_stdout = str(json) == "-"
-    if json is not None and not to_stdout:
-        # Fail before hours of checking, not after.
-        check_output(json)
-        make_folder(json.parent)
     columns = positions.columns() if positions.flags() else None
     with show_progress(quiet=to_stdout) as progress:
         inventory = check(
@@ -186,7 +188,11 @@ def download(
         list[str], typer.Argument(help="paired, landform, geolocalization or all; repeatable.")
     ],
     out: Annotated[
-        Path, typer.Option(help="Folder that holds the datasets, each in its own folder.")
+        Path,
+        typer.Option(
+            callback=check_output_folder,
+            help="Folder that holds the datasets, each in its own folder.",
+        ),
     ] = Path("data"),
     variant: Annotated[
         str | None,
@@ -202,7 +208,10 @@ def download(
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Cache of linked images (default: a hidden folder beside the data)."),
+        typer.Option(
+            callback=check_output_folder,
+            help="Cache of linked images (default: a hidden folder beside the data).",
+        ),
     ] = None,
     workers: Annotated[
         int, typer.Option(min=1, max=1024, help="Parallel downloads of linked images.")
@@ -345,7 +354,14 @@ def items(
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Output .parquet or .csv.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            callback=check_output_files,
+            help="Output .parquet or .csv.",
+        ),
     ] = None,
     data: Annotated[
         Path, typer.Option(help="Folder that holds the datasets, or one dataset.")
@@ -369,7 +385,7 @@ def items(
         DataError: If the data are missing or invalid.
         OutputError: If the output cannot be written.
     """
-    from marsretrieval.io import atomic_path, check_output
+    from marsretrieval.io import atomic_path
     from marsretrieval.tasks import find_task
     from marsretrieval.tasks.ablation import Ablation
     from marsretrieval.tasks.items import iter_items, write_items
@@ -396,7 +412,6 @@ def items(
         for _ in count_items():
             pass
     else:
-        check_output(output)
         with atomic_path(output) as temporary:
             write_items(count_items(), temporary, csv=output.suffix.lower() == ".csv")
     if opened.skipped:

@@ -14,6 +14,7 @@ from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_prog
 from marsretrieval.cli.help import Command, Group
 from marsretrieval.cli.options import (
     StoreModelOptions,
+    check_output_files,
     expand_options,
 )
 from marsretrieval.errors import TableError, UsageError
@@ -178,7 +179,14 @@ def next_tiles(
 def sheet(
     name: Name,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="Output file: .png, .jpg or .pdf.")
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            callback=check_output_files,
+            help="Output file: .png, .jpg or .pdf.",
+        ),
     ],
     count: Annotated[
         int, typer.Option("--count", "-n", min=1, max=1000, help="Number of tiles.")
@@ -395,7 +403,13 @@ def export(
     name: Name,
     out: Annotated[
         list[Path],
-        typer.Option("--out", "-o", metavar="FILE", help="Output file; repeatable."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            callback=check_output_files,
+            help="Output file; repeatable.",
+        ),
     ],
     what: Annotated[
         str | None,

@@ -79,6 +79,45 @@ def expand_options(command: Callable[..., None]) -> Callable[..., None]:
     return expanded
 
 
+def check_output_files(value: Any) -> Any:
+    """Refuse, before the work, files that cannot be written: callback of options of output files.
+
+    Args:
+        value: A path, a list of paths or None; `-` is stdout.
+
+    Returns:
+        `value`.
+
+    Raises:
+        OutputError: If a file cannot be written.
+    """
+    from marsretrieval.io import check_output
+
+    for path in value if isinstance(value, list | tuple) else [value]:
+        if path is not None and str(path) != "-":
+            check_output(Path(path))
+    return value
+
+
+def check_output_folder(value: Path | None) -> Path | None:
+    """Refuse, before the work, a folder that cannot be made: callback of options of output folders.
+
+    Args:
+        value: A path or None.
+
+    Returns:
+        `value`.
+
+    Raises:
+        OutputError: If it is a file, or cannot be made.
+    """
+    from marsretrieval.io import check_output_folder as check
+
+    if value is not None:
+        check(value)
+    return value
+
+
 Checkpoint = Annotated[Path | None, _model(help="Local weights (file or folder).")]
 Device = Annotated[
     str, _model(metavar="DEVICE", help="Device: auto, cpu, cuda, cuda:1 (one GPU) or mps.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
+from marsretrieval.cli.options import check_output_files, check_output_folder
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
 from marsretrieval.text import pluralize
 
@@ -23,6 +24,7 @@ def report(
         typer.Option(
             "-o",
             "--output",
+            callback=check_output_files,
             help="Output file: .html (complete report), .md, .tex, .csv or .json.",
         ),
     ] = None,
@@ -67,7 +69,9 @@ def report(
     leaderboard: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Write a leaderboard: a static site, one page per submission."
+            metavar="DIR",
+            callback=check_output_folder,
+            help="Write a leaderboard: a static site, one page per submission.",
         ),
     ] = None,
     gpu_price: Annotated[

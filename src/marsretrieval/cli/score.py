@@ -22,6 +22,8 @@ from marsretrieval.cli.options import (
     Resamples,
     Seed,
     Templates,
+    check_output_files,
+    check_output_folder,
     expand_options,
 )
 from marsretrieval.errors import DataError, UsageError
@@ -38,7 +40,10 @@ app = typer.Typer(
 )
 
 Json = Annotated[
-    Path | None, typer.Option("--json", metavar="OUT", help="Output JSON file; - for stdout.")
+    Path | None,
+    typer.Option(
+        "--json", metavar="OUT", callback=check_output_files, help="Output JSON file; - for stdout."
+    ),
 ]
 
 _PANEL = "Embeddings or rankings of a dataset's items, with a result as of run"
@@ -66,7 +71,10 @@ Data = Annotated[
     ),
 ]
 Results = Annotated[
-    Path | None, typer.Option(rich_help_panel=_PANEL, help="Folder for results (results).")
+    Path | None,
+    typer.Option(
+        rich_help_panel=_PANEL, callback=check_output_folder, help="Folder for results (results)."
+    ),
 ]
 Name = Annotated[
     str | None,

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marsretrieval.cli.options import choose_style
+from marsretrieval.cli.options import (
+    check_output_files,
+    choose_style,
+)
 from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -220,6 +223,7 @@ class OutputOptions:
             "--out",
             "-o",
             metavar="FILE",
+            callback=check_output_files,
             help="Output file: .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, a page with "
             "images: .html, or a map: .png, .svg, .pdf; repeatable.",
         ),
@@ -231,13 +235,17 @@ class OutputOptions:
     sheet: Annotated[
         Paths,
         _output(
-            metavar="FILE", help="Contact sheets of the images: .png, .jpg or .pdf; repeatable."
+            metavar="FILE",
+            callback=check_output_files,
+            help="Contact sheets of the images: .png, .jpg or .pdf; repeatable.",
         ),
     ] = None
     heatmap: Annotated[
         Paths,
         _output(
-            metavar="FILE", help="Scores of all tiles as GeoTIFF (.tif) or map (.png); repeatable."
+            metavar="FILE",
+            callback=check_output_files,
+            help="Scores of all tiles as GeoTIFF (.tif) or map (.png); repeatable.",
         ),
     ] = None
     heatmap_cell: Annotated[
