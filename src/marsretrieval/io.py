@@ -257,6 +257,28 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+@contextmanager
+def output_folder(path: Path) -> Iterator[Path]:
+    """Create a folder if needed, and remove it after the block if it was created and is empty.
+
+    Args:
+        path: The folder. Its missing parents are created, and removed, in the same way.
+
+    Yields:
+        `path`.
+
+    Raises:
+        OutputError: If it cannot be created or written.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield make_folder(path)
+    finally:
+        with suppress(OSError):  # a folder that is not empty
+            for folder in missing:
+                folder.rmdir()
+
+
 def _os_error(code: int) -> OSError:
     return OSError(code, os.strerror(code))
 

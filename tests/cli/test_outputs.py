@@ -84,3 +84,17 @@ def test_a_folder_that_accepts_no_file_is_refused(command: str) -> None:
     assert message.startswith("error: /proc/nowhere/out")
     assert "cannot be written" in message
     assert remedy.strip().startswith("Check that the folder exists")
+
+
+def test_a_failing_command_leaves_no_empty_folder(tmp_path: Path) -> None:
+    text = tmp_path / "notes.tif"
+    text.write_text("no raster")
+    out = tmp_path / "new" / "tiles"
+    for arguments in (
+        ["data", "tiles", text, "--tile-px", 64, "--out", out],
+        ["data", "tiles", "--quads", "E000_N00", "--server", "http://127.0.0.1:9", "--out", out],
+    ):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == 1, result.stderr
+        assert "could not be cut" in result.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["notes.tif"]

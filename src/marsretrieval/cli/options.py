@@ -13,6 +13,7 @@ import typer
 
 from marsretrieval.cli.console import say
 from marsretrieval.errors import UnknownNameError, UsageError
+from marsretrieval.file_names import suggest_path
 
 if TYPE_CHECKING:
     from marsretrieval.api import Store
@@ -148,15 +149,20 @@ class EncoderOptions:
     offline: Offline = False
     trust_remote_code: TrustRemoteCode = False
 
-    def load_options(self) -> LoadOptions:
+    def load_options(self, *, check_device: bool = True) -> LoadOptions:
         """Check the options without loading the model.
+
+        Args:
+            check_device: Whether the device must be one of this machine.
 
         Returns:
             Options for `encoders.load`.
 
         Raises:
-            UsageError: If the prompts or the dtype are unknown, or the checkpoint does not exist.
+            UsageError: If the prompts, the dtype or the device are unknown, or the checkpoint does
+                not exist.
         """
+        from marsretrieval.encoders import loading
         from marsretrieval.encoders.base import LoadOptions
 
         if self.prompts not in ("paper", "official"):
@@ -164,6 +170,8 @@ class EncoderOptions:
         if self.dtype not in DTYPES:
             raise UsageError(f"unknown dtype '{self.dtype}'", remedy=f"Use {', '.join(DTYPES)}.")
         _check_checkpoint(self.checkpoint)
+        if check_device:
+            loading.check_device(self.device)
         return LoadOptions(
             device=self.device,
             dtype=self.dtype,
@@ -279,10 +287,7 @@ class StoreModelOptions:
 
 def _check_checkpoint(path: Path | None) -> None:
     if path is not None and not path.exists():
-        raise UsageError(
-            f"--checkpoint {path}: no such file or folder",
-            remedy="Name a file or folder.",
-        )
+        raise UsageError(f"--checkpoint {path}: no such file or folder", remedy=suggest_path(path))
 
 
 Seed = Annotated[int, _intervals(min=0, help="Seed of the bootstrap.")]
