@@ -214,8 +214,9 @@ def download(
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, max=1024, help="Parallel downloads of linked images.")
-    ] = 16,
+        int | None,
+        typer.Option(min=1, max=1024, help="Parallel downloads of linked images (default 16)."),
+    ] = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Use only local files and the Hugging Face cache.")
     ] = False,
@@ -241,13 +242,20 @@ def download(
     from marsretrieval.datasets.download.dataset import download as fetch
     from marsretrieval.datasets.download.dataset import plan_download
     from marsretrieval.datasets.download.links import LinkSettings
-    from marsretrieval.datasets.download.sources import DATASETS
+    from marsretrieval.datasets.download.sources import DATASETS, find_source
 
     names = list(DATASETS) if "all" in dataset else list(dict.fromkeys(dataset))
     variants = _resolve_variants(names, variant)
     if revision is not None and len(names) > 1:
         raise UsageError(
             "--revision applies to one dataset only", remedy="Download the datasets one at a time."
+        )
+    link_options = {"--cache": cache, "--workers": workers, "--strict": strict or None}
+    unused = [option for option, value in link_options.items() if value is not None]
+    if unused and not any(find_source(name, variants[name]).links for name in names):
+        raise UsageError(
+            f"{', '.join(unused)}: only for images from links",
+            remedy="Add --variant whole or published to paired, or leave it out.",
         )
     if dry_run and offline:
         raise UsageError("--dry-run queries the hub and cannot be combined with --offline")
@@ -258,13 +266,14 @@ def download(
         ]
         _print_plans(plans, as_json=as_json)
         return
+    link_settings = LinkSettings() if workers is None else LinkSettings(workers=workers)
     reports: list[Report] = []
     for name in names:
         say(f"{name}: looking up the files to download")
         with show_progress(quiet=as_json) as progress:
             report = fetch(
                 name, out, variant=variants[name], revision=revision, offline=offline, cache=cache,
-                settings=LinkSettings(workers=workers), progress=progress,
+                settings=link_settings, progress=progress,
             )  # fmt: skip
         reports.append(report)
         if not as_json:

@@ -194,6 +194,9 @@ def tiles(
     )
     if ca_file is not None and not ca_file.is_file():
         raise UsageError(f"--ca-file {ca_file}: no such file", remedy="Name a PEM file.")
+    downloads = {"--server": server, "--scratch": scratch, "--ca-file": ca_file}
+    if quad_files:
+        _refuse_options(downloads, "local files", quad_files)
     quad_run = None
     if quad_files or not raster_files:
         quad_run = _QuadRun.from_options(
@@ -250,7 +253,9 @@ def _refuse_options(options: dict[str, Any], what: str, files: list[Path]) -> No
     if not given:
         return
     example = f" ({files[0]})" if files else ""
-    other = "quads of the CTX mosaic" if what == "own rasters" else "own rasters"
+    other = {"own rasters": "quads of the CTX mosaic", "local files": "downloads"}.get(
+        what, "own rasters"
+    )
     raise UsageError(
         f"{', '.join(given)}: only for {other}, not for {what}{example}",
         remedy="Leave it out, or cut own rasters and quads of the mosaic in separate runs.",

@@ -432,7 +432,7 @@ def export(
         OutputError: If a file cannot be written.
     """
     from marsretrieval.api.inventory import find_store
-    from marsretrieval.inventory.export import content_of, write_inventory
+    from marsretrieval.inventory.export import LAYERS, content_of, write_inventory
     from marsretrieval.inventory.store_identity import check_store
 
     files = _read(name)
@@ -440,6 +440,12 @@ def export(
         content_of(path, what)
         if out.count(path) > 1:
             raise UsageError(f"{path}: named twice", remedy="Give the files different names.")
+
+    if store is not None and not any(path.suffix.lower() in LAYERS for path in out):
+        raise UsageError(
+            "--store: no file of these reads the store",
+            remedy=f"Name a layer ({', '.join(LAYERS)}), or leave it out.",
+        )
 
     def opened() -> Any:
         tile_store = find_store(files, store)

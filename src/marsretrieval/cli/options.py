@@ -483,13 +483,14 @@ class CatalogueOptions:
         return Catalogue(points, km)
 
 
-def choose_style(style: str, basemap: str, files: Sequence[Path]) -> str | Style:
+def choose_style(style: str, basemap: str, files: Sequence[Path], *, is_given: bool) -> str | Style:
     """Resolve --style and --basemap.
 
     Args:
         style: Value of --style.
         basemap: Value of --basemap.
         files: Files that the command writes.
+        is_given: Whether one of the options is on the command line.
 
     Returns:
         The style; its name if both options have their defaults.
@@ -497,7 +498,10 @@ def choose_style(style: str, basemap: str, files: Sequence[Path]) -> str | Style
     Raises:
         UsageError: If a value is invalid, or no file is a picture.
     """
-    if (style, basemap) == ("light", "viking"):  # the defaults need no plotting code
+    if not is_given and (style, basemap) == (
+        "light",
+        "viking",
+    ):  # the defaults need no plotting code
         return style
     from marsretrieval.plotting import map_style
 

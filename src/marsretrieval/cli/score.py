@@ -258,7 +258,10 @@ def geolocalization(
     from marsretrieval.metrics import geolocalization as metric
 
     if not (0 < radius <= 180 and 0 < tile_deg <= 180):
-        raise UsageError("--radius and --tile-deg must be greater than 0 and at most 180 degrees")
+        raise UsageError(
+            "--radius and --tile-deg must be greater than 0 and at most 180 degrees",
+            remedy="Use, for example, --radius 0.5.",
+        )
     columns = positions.columns()
     if _is_dataset_form(
         {"--embeddings": embeddings, "--run": run},
@@ -355,7 +358,10 @@ def _is_dataset_form(
         extra = [option for option, value in dataset.items() if value is not None]
         missing = [option for option, value in arrays.items() if value is None]
         if extra:
-            raise UsageError(f"{', '.join(extra)}: requires --embeddings FILE or --run FILE")
+            raise UsageError(
+                f"{', '.join(extra)}: requires --embeddings FILE or --run FILE",
+                remedy="Add one of them, or leave it out.",
+            )
         if missing:
             raise UsageError(
                 f"missing option {missing[0]}",
@@ -369,7 +375,9 @@ def _is_dataset_form(
             f"{', '.join(extra or given[1:])}: not with {given[0]}", remedy="Give one of the two."
         )
     if dataset["--name"] is None:
-        raise UsageError(f"{given[0]} requires --name NAME")
+        raise UsageError(
+            f"{given[0]} requires --name NAME", remedy="Add the name of the model for tables."
+        )
     unused = [option for option in of_queries if dataset[option] is not None]
     if given == ["--run"] and unused:
         raise UsageError(

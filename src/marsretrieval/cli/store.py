@@ -159,12 +159,15 @@ def index(
     store, and may be removed at any time.
 
     Raises:
+        UsageError: If --drop and --anew are both given.
         StoreError: If the store is missing or damaged.
         OutputError: If the index cannot be written.
     """
     from marsretrieval.embeddings.store import open_store
     from marsretrieval.search.index.find import drop_index, make_index
 
+    if drop and anew:
+        raise UsageError("--drop and --anew exclude each other", remedy="Give one of the two.")
     if drop:
         freed = drop_index(folder)
         if as_json:

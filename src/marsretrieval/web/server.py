@@ -106,6 +106,11 @@ class MapServer:
         for folder in options.images:
             if not folder.is_dir():
                 raise UsageError(f"--images {folder}: no such folder", remedy=suggest_path(folder))
+        if options.read_only and options.inventory is None:
+            raise UsageError(
+                "--read-only without --inventory: there are no marks to refuse",
+                remedy="Add --inventory NAME.inventory, or leave it out.",
+            )
         if options.landform is not None and options.inventory is None:
             raise UsageError(
                 "--landform without --inventory", remedy="Add --inventory NAME.inventory."
