@@ -37,6 +37,7 @@ PACKAGES = [
     "geo",
     "results",
     "io",
+    "file_names",
     "system",
     "progress",
     "errors",

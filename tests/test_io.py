@@ -11,7 +11,8 @@ import pytest
 
 from marsretrieval import io
 from marsretrieval.errors import DataError, OutputError
-from marsretrieval.io import atomic_path, confined
+from marsretrieval.file_names import confined, suggest_path
+from marsretrieval.io import atomic_path, check_output, check_output_folder, write_json
 
 
 def test_file_appears_complete_with_default_permissions(tmp_path: Path) -> None:
@@ -101,3 +102,32 @@ def test_a_name_as_long_as_allowed_can_be_written(tmp_path: Path) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text("whole")
     assert path.read_text() == "whole"
+
+
+def test_devices_are_not_replaced(tmp_path: Path) -> None:
+    link = tmp_path / "null.json"
+    link.symlink_to("/dev/null")
+    with pytest.raises(OutputError, match="It is a device or pipe"):
+        check_output(link)
+    with pytest.raises(OutputError, match="It is a device or pipe"):
+        write_json(link, {})
+    assert link.is_symlink()
+
+
+def test_check_output_leaves_nothing_behind(tmp_path: Path) -> None:
+    check_output(tmp_path / "new" / "file")
+    check_output_folder(tmp_path / "new" / "folder")
+    check_output_folder(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(OutputError, match="Choose a shorter name"):
+        check_output(tmp_path / ("n" * 300))
+
+
+def test_suggestions_for_missing_files(tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text("{}")
+    assert suggest_path(tmp_path / "lables.json") == f"Did you mean {tmp_path / 'labels.json'}?"
+    assert (
+        suggest_path(tmp_path / "x" / "y")
+        == f"Check the path: there is no folder {tmp_path / 'x'}."
+    )
+    assert "no file of its folder" in suggest_path(tmp_path / "zzz")

@@ -1,4 +1,4 @@
-"""Input and output: safe names, atomic writes, locks, strict JSON parsing and checksums."""
+"""Input and output: atomic writes, locks, strict JSON parsing and checksums."""
 
 from __future__ import annotations
 
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _BINARY, _CLOEXEC = getattr(os, "O_BINARY", 0), getattr(os, "O_CLOEXEC", 0)
-_NAME_BYTES = 255  # of one path component, on all common file systems
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 # Errors caused by the disk, permissions or the process, not by the contents of the file.
 _NOT_DAMAGE = {
@@ -44,6 +42,12 @@ _NOT_DAMAGE = {
     errno.EROFS, errno.EBUSY, errno.EINTR, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN,
     *(getattr(errno, name, errno.EIO) for name in ("ESTALE", "EDQUOT", "EREMOTEIO")),
 }  # fmt: skip
+_OUTPUT_REMEDIES = {
+    errno.EISDIR: "It is a folder: name a file.",
+    errno.EINVAL: "It is a device or pipe: name a regular file.",
+    errno.ENOTDIR: "It is a file, or below a file: name a path below a folder.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+}
 _NEW_FILE_FLAGS = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
 _MAX_STEM_BYTES = 200  # longer names are hashed in temporary names
 _TEMPORARY = re.compile(r"\.(.+)\.([0-9a-f]{8}|[0-9a-f]{16})\.tmp", re.DOTALL)
@@ -54,60 +58,6 @@ _stale_by_folder: dict[str, dict[str, list[str]]] = {}  # temporary files by fol
 _MAX_JSON_BYTES = 64 * 2**20  # far more than the files of this package need
 _MAX_JSON_DEPTH = 100
 _MAX_DIGITS = 300  # of an integer, so that it fits into a float
-
-
-def is_safe_name(name: object) -> bool:
-    """Check whether a value from data may be used as a file name.
-
-    Returns:
-        True for a single printable path component of at most 255 bytes.
-    """
-    return (
-        isinstance(name, str)
-        and name not in ("", ".", "..")
-        and "/" not in name
-        and "\\" not in name
-        and not _UNPRINTABLE.search(name)
-        and len(name.encode(errors="replace")) <= _NAME_BYTES
-        and not (os.name == "nt" and (":" in name or name[-1] in ". "))
-    )
-
-
-def confined(
-    folder: Path, name: object, *, nested: bool = True, source: Path | str | None = None
-) -> Path:
-    """Join a folder and a file name that comes from data; reject names that lead outside.
-
-    Args:
-        folder: Folder that must contain the path.
-        name: Relative path with `/` between its components.
-        nested: Whether it may have several components.
-        source: File that holds the name, for the message (default: `folder`).
-
-    Returns:
-        `folder / name`.
-
-    Raises:
-        DataError: If the name is not a string, is absolute, contains `..`, a backslash, a control
-            character or a component longer than file systems allow, or if links lead out of
-            `folder`.
-    """
-    parts = name.split("/") if isinstance(name, str) else []
-    if not parts or not all(map(is_safe_name, parts)) or (len(parts) > 1 and not nested):
-        quoted = repr(name)
-        quoted = quoted if len(quoted) <= 80 else f"{quoted[:60]}..."
-        raise DataError(
-            f"{source or folder}: {quoted} is not the name of a file below its folder",
-            remedy="Do not use this file, or download it again: it is damaged or crafted to access "
-            "other files.",
-        )
-    path = folder.joinpath(*parts)
-    if len(parts) > 1 and not path.parent.resolve().is_relative_to(folder.resolve()):
-        raise DataError(
-            f"{path}: a link points out of {folder}",
-            remedy="Replace the link by the folder that it points to.",
-        )
-    return path
 
 
 def is_damage(error: BaseException) -> bool:
@@ -148,6 +98,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         DataError: If another file cannot be read within the block.
     """
     try:
+        _check_target(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(_stale_files(path))
         temporary, handle = _make_temporary(path)
@@ -258,25 +209,35 @@ def remove_stale(paths: Iterable[Path]) -> None:
 
 
 def check_output(path: Path) -> None:
-    """Check before long work that a file can be written; create nothing.
+    """Check before long work that a file can be written; leave nothing behind.
 
     Args:
         path: File that will be written.
 
     Raises:
-        OutputError: If it is a folder, or its nearest existing parent is not writable.
+        OutputError: If it is a folder or a device, or its nearest existing parent is not writable.
     """
     try:
-        existing_parent = next(parent for parent in path.absolute().parents if parent.exists())
-        if path.is_dir():
-            code = errno.EISDIR
-        elif not existing_parent.is_dir():
-            code = errno.ENOTDIR
-        elif not os.access(existing_parent, os.W_OK | os.X_OK):
-            code = errno.EACCES
-        else:
-            return
-        raise OSError(code, os.strerror(code))
+        _check_target(path)
+        _check_parent(path)
+    except OSError as error:
+        raise _output_error(path, error) from error
+
+
+def check_output_folder(path: Path) -> None:
+    """Check before long work that a folder exists or can be created; leave nothing behind.
+
+    Args:
+        path: Folder that will be written to.
+
+    Raises:
+        OutputError: If it is a file, or its nearest existing parent is not writable.
+    """
+    try:
+        if not path.exists():
+            _check_parent(path)
+        elif not path.is_dir():
+            raise _os_error(errno.ENOTDIR)
     except OSError as error:
         raise _output_error(path, error) from error
 
@@ -294,6 +255,51 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise _output_error(path, error) from error
     return path
+
+
+@contextmanager
+def output_folder(path: Path) -> Iterator[Path]:
+    """Create a folder if needed, and remove it after the block if it was created and is empty.
+
+    Args:
+        path: The folder. Its missing parents are created, and removed, in the same way.
+
+    Yields:
+        `path`.
+
+    Raises:
+        OutputError: If it cannot be created or written.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield make_folder(path)
+    finally:
+        with suppress(OSError):  # a folder that is not empty
+            for folder in missing:
+                folder.rmdir()
+
+
+def _os_error(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
+
+
+def _check_target(path: Path) -> None:
+    """Raise OSError if a path exists and is no regular file, which a rename would replace."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise _os_error(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL)
+
+
+def _check_parent(path: Path) -> None:
+    """Raise OSError if the nearest existing parent of a path accepts no file."""
+    parent = next(parent for parent in path.absolute().parents if parent.exists())
+    if not parent.is_dir():
+        raise _os_error(errno.ENOTDIR)
+    with tempfile.TemporaryFile(dir=parent):
+        pass
 
 
 def _make_temporary(path: Path) -> tuple[Path, int]:
@@ -346,7 +352,10 @@ def _stale_files(path: Path) -> list[Path]:
 def _output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(
         f"{path}: cannot be written ({error.strerror or error})",
-        remedy="Check that the folder exists, is yours and has free space, or choose another.",
+        remedy=_OUTPUT_REMEDIES.get(
+            error.errno or 0,
+            "Check that the folder exists, is yours and has free space, or choose another.",
+        ),
     )
 
 

@@ -192,6 +192,29 @@ def test_failures_are_exit_code_1(files: Path, tmp_path: Path) -> None:
         assert done.stdout == ""
 
 
+def test_errors_of_the_metrics_name_all_files(files: Path, tmp_path: Path) -> None:
+    short = tmp_path / "short.npy"
+    np.save(short, np.load(files / "pair_texts.npy")[1:])
+    failed = call(
+        "paired", "--images", files / "pair_images.npy", "--texts", short, code=1
+    ).stderr.splitlines()
+    assert failed[0] == (
+        f"error: counts do not match: 60 images, 59 texts "
+        f"(images: {files / 'pair_images.npy'}, texts: {short})"
+    )
+    assert failed[1].strip().startswith("Give inputs of the same items")
+    fewer = tmp_path / "labels.json"
+    lists = json.loads((files / "labels.json").read_text())
+    fewer.write_text(json.dumps(lists | {"labels": lists["labels"][1:]}))
+    failed = call(
+        "landform", "--images", files / "images.npy", "--labels", fewer,
+        "--queries", files / "queries.npy", code=1,
+    ).stderr.splitlines()  # fmt: skip
+    assert "90 images, 89 labels, 90 image_ids" in failed[0]
+    assert all(str(file) in failed[0] for file in (files / "images.npy", fewer))
+    assert str(files / "queries.npy") in failed[0]
+
+
 def test_unmatched_labels_and_queries_are_reported(files: Path, tmp_path: Path) -> None:
     labels = json.loads((files / "labels.json").read_text())
     first = labels["query_names"][0]

@@ -267,6 +267,6 @@ def test_invalid_options(
 
 
 def test_options_of_a_model_that_is_not_loaded_are_reported(store: Path) -> None:
-    done = call("search", "--store", store, "--like", HERE, "--device", "cuda", "--json")
+    done = call("search", "--store", store, "--like", HERE, "--device", "cpu", "--json")
     assert "note: --device ignored" in done.stderr
     assert json.loads(done.stdout)["ignored_options"] == ["--device"]

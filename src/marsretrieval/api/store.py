@@ -77,6 +77,9 @@ def open_store(
         UsageError: If it holds texts, or a store is given twice.
     """
     paths = [path] if isinstance(path, str | Path) else list(path)
+    from marsretrieval.encoders.loading import check_device
+
+    check_device(device)
     stores = [embeddings.open_store(folder) for folder in paths]
     if not stores:
         raise UsageError("no store to open", remedy="Give at least one folder.")

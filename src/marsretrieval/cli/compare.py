@@ -9,7 +9,7 @@ import typer
 
 from marsretrieval.cli.console import JsonFlag, print_json, say, show_progress
 from marsretrieval.cli.options import Resamples, Seed
-from marsretrieval.errors import DataError, UnknownNameError
+from marsretrieval.errors import DataError, UnknownNameError, UsageError
 
 
 def compare(
@@ -38,8 +38,9 @@ def compare(
         ),
     ] = "strict",
     top: Annotated[
-        int, typer.Option(min=0, help="Number of largest gains and losses to list.")
-    ] = 3,
+        int | None,
+        typer.Option(min=0, help="Number of largest gains and losses to list (default 3)."),
+    ] = None,
     resamples: Resamples = 1000,
     seed: Seed = 0,
     as_json: JsonFlag = False,
@@ -54,6 +55,7 @@ def compare(
     Raises:
         DataError: If the results of the only pair are on different items.
         UnknownNameError: If no task has this name.
+        UsageError: If --top and --json are both given.
         typer.Exit: With code 1 if a pair is refused or a file is left out.
     """
     from marsretrieval.report.compare import compare_results
@@ -61,6 +63,10 @@ def compare(
     from marsretrieval.report.render import print_comparison
     from marsretrieval.tasks import find_task
 
+    if as_json and top is not None:
+        raise UsageError(
+            "--top does not apply to --json, which lists all", remedy="Leave one of them out."
+        )
     try:
         name = None if task is None else find_task(task).name
     except UnknownNameError:
@@ -91,7 +97,7 @@ def compare(
             continue
         comparisons.append(comparison.to_dict())
         if not as_json:
-            print_comparison(comparison, top=top)
+            print_comparison(comparison, top=3 if top is None else top)
     if as_json:
         print_json({"comparisons": comparisons, "refused": [str(error) for error in refused]})
     if refused or match.left_out:

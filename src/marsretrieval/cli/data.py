@@ -18,6 +18,8 @@ from marsretrieval.cli.options import (
     PositionOptions,
     QueryKind,
     Templates,
+    check_output_files,
+    check_output_folder,
     expand_options,
 )
 from marsretrieval.errors import DataError, UsageError
@@ -31,7 +33,7 @@ _MAX_EXAMPLES = 5
 
 
 def synth(
-    out: Annotated[Path, typer.Option(help="Output folder.")],
+    out: Annotated[Path, typer.Option(callback=check_output_folder, help="Output folder.")],
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     size: Annotated[
         str, typer.Option(metavar="default|small|tiny", help="Size of the planet.")
@@ -112,7 +114,12 @@ def verify(
     ] = False,
     json: Annotated[
         Path | None,
-        typer.Option("--json", metavar="OUT", help="Write the inventory as JSON; - for stdout."),
+        typer.Option(
+            "--json",
+            metavar="OUT",
+            callback=check_output_files,
+            help="Write the inventory as JSON; - for stdout.",
+        ),
     ] = None,
 ) -> None:
     """Verify datasets by hashing files and decoding images.
@@ -126,13 +133,8 @@ def verify(
         typer.Exit: With code 1 if there is an error or, with --strict, a note.
     """
     from marsretrieval.datasets.verify import verify as check
-    from marsretrieval.io import check_output, make_folder
 
     to_stdout = str(json) == "-"
-    if json is not None and not to_stdout:
-        # Fail before hours of checking, not after.
-        check_output(json)
-        make_folder(json.parent)
     columns = positions.columns() if positions.flags() else None
     with show_progress(quiet=to_stdout) as progress:
         inventory = check(
@@ -187,7 +189,11 @@ def download(
         list[str], typer.Argument(help="paired, landform, geolocalization or all; repeatable.")
     ],
     out: Annotated[
-        Path, typer.Option(help="Folder that holds the datasets, each in its own folder.")
+        Path,
+        typer.Option(
+            callback=check_output_folder,
+            help="Folder that holds the datasets, each in its own folder.",
+        ),
     ] = Path("data"),
     variant: Annotated[
         str | None,
@@ -203,11 +209,15 @@ def download(
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Cache of linked images (default: a hidden folder beside the data)."),
+        typer.Option(
+            callback=check_output_folder,
+            help="Cache of linked images (default: a hidden folder beside the data).",
+        ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, max=1024, help="Parallel downloads of linked images.")
-    ] = 16,
+        int | None,
+        typer.Option(min=1, max=1024, help="Parallel downloads of linked images (default 16)."),
+    ] = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Use only local files and the Hugging Face cache.")
     ] = False,
@@ -233,13 +243,20 @@ def download(
     from marsretrieval.datasets.download.dataset import download as fetch
     from marsretrieval.datasets.download.dataset import plan_download
     from marsretrieval.datasets.download.links import LinkSettings
-    from marsretrieval.datasets.download.sources import DATASETS
+    from marsretrieval.datasets.download.sources import DATASETS, find_source
 
     names = list(DATASETS) if "all" in dataset else list(dict.fromkeys(dataset))
     variants = _resolve_variants(names, variant)
     if revision is not None and len(names) > 1:
         raise UsageError(
             "--revision applies to one dataset only", remedy="Download the datasets one at a time."
+        )
+    link_options = {"--cache": cache, "--workers": workers, "--strict": strict or None}
+    unused = [option for option, value in link_options.items() if value is not None]
+    if unused and not any(find_source(name, variants[name]).links for name in names):
+        raise UsageError(
+            f"{', '.join(unused)}: only for images from links",
+            remedy="Add --variant whole or published to paired, or leave it out.",
         )
     if dry_run and offline:
         raise UsageError("--dry-run queries the hub and cannot be combined with --offline")
@@ -250,13 +267,14 @@ def download(
         ]
         _print_plans(plans, as_json=as_json)
         return
+    link_settings = LinkSettings() if workers is None else LinkSettings(workers=workers)
     reports: list[Report] = []
     for name in names:
         say(f"{name}: looking up the files to download")
         with show_progress(quiet=as_json) as progress:
             report = fetch(
                 name, out, variant=variants[name], revision=revision, offline=offline, cache=cache,
-                settings=LinkSettings(workers=workers), progress=progress,
+                settings=link_settings, progress=progress,
             )  # fmt: skip
         reports.append(report)
         if not as_json:
@@ -346,7 +364,14 @@ def items(
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="Output .parquet or .csv.")
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            callback=check_output_files,
+            help="Output .parquet or .csv.",
+        ),
     ] = None,
     data: Annotated[
         Path, typer.Option(help="Folder of datasets, or one dataset (folder or file).")
@@ -370,7 +395,7 @@ def items(
         DataError: If the data are missing or invalid.
         OutputError: If the output cannot be written.
     """
-    from marsretrieval.io import atomic_path, check_output
+    from marsretrieval.io import atomic_path
     from marsretrieval.tasks import find_task
     from marsretrieval.tasks.ablation import Ablation
     from marsretrieval.tasks.external import iter_items, write_items
@@ -398,7 +423,6 @@ def items(
         for _ in count_items():
             pass
     else:
-        check_output(output)
         with atomic_path(output) as temporary:
             write_items(count_items(), temporary, csv=output.suffix.lower() == ".csv")
     if opened.skipped:

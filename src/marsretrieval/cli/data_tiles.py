@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
+from marsretrieval.cli.options import check_output_folder
 from marsretrieval.errors import UsageError
 from marsretrieval.text import pluralize
 
@@ -39,9 +40,12 @@ def tiles(
             help="Rasters (GeoTIFF, VRT, JPEG 2000), zips of the mosaic, or folders of them.",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Output folder: a tar and a manifest per raster.")] = (
-        Path("data/Mars-Global-Geolocalization/tiles")
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            callback=check_output_folder, help="Output folder: a tar and a manifest per raster."
+        ),
+    ] = (Path("data/Mars-Global-Geolocalization/tiles")),
     bbox: Annotated[
         str | None,
         typer.Option(
@@ -114,7 +118,10 @@ def tiles(
     ] = None,
     scratch: Annotated[
         Path | None,
-        typer.Option(help="Folder for downloaded zips (default: a hidden folder in --out)."),
+        typer.Option(
+            callback=check_output_folder,
+            help="Folder for downloaded zips (default: a hidden folder in --out).",
+        ),
     ] = None,
     server: Annotated[
         str | None,
@@ -185,10 +192,11 @@ def tiles(
         bands=None if bands is None else rasters.parse_bands(bands),
         nodata=nodata,
     )
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out}: not a folder", remedy="Name a folder.")
     if ca_file is not None and not ca_file.is_file():
         raise UsageError(f"--ca-file {ca_file}: no such file", remedy="Name a PEM file.")
+    downloads = {"--server": server, "--scratch": scratch, "--ca-file": ca_file}
+    if quad_files:
+        _refuse_options(downloads, "local files", quad_files)
     quad_run = None
     if quad_files or not raster_files:
         quad_run = _QuadRun.from_options(
@@ -245,7 +253,9 @@ def _refuse_options(options: dict[str, Any], what: str, files: list[Path]) -> No
     if not given:
         return
     example = f" ({files[0]})" if files else ""
-    other = "quads of the CTX mosaic" if what == "own rasters" else "own rasters"
+    other = {"own rasters": "quads of the CTX mosaic", "local files": "downloads"}.get(
+        what, "own rasters"
+    )
     raise UsageError(
         f"{', '.join(given)}: only for {other}, not for {what}{example}",
         remedy="Leave it out, or cut own rasters and quads of the mosaic in separate runs.",

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from marsretrieval.cli.console import JsonFlag, echo, say, show_progress
+from marsretrieval.cli.options import check_output_folder
 from marsretrieval.cli.run import run_jobs
 
 _MODELS = ("mars-nano", "mars-nano-untrained")
@@ -33,7 +34,11 @@ Next steps:{activate}
 
 def demo(
     out: Annotated[
-        Path, typer.Option(help="Folder for the planet, embeddings, results and report.html.")
+        Path,
+        typer.Option(
+            callback=check_output_folder,
+            help="Folder for the planet, embeddings, results and report.html.",
+        ),
     ] = Path("demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the planet.")] = 0,
     size: Annotated[

@@ -15,6 +15,7 @@ from marsretrieval.cli.options import (
     DecodingOptions,
     EncoderOptions,
     Strict,
+    check_output_folder,
     expand_options,
 )
 from marsretrieval.errors import UsageError
@@ -54,7 +55,10 @@ def embed(
     ],
     store: Annotated[
         Path,
-        typer.Option(help="Folder of the store; with several models, the parent of their stores."),
+        typer.Option(
+            callback=check_output_folder,
+            help="Folder of the store; with several models, the parent of their stores.",
+        ),
     ],
     shard: Annotated[
         str | None,
@@ -113,7 +117,7 @@ def embed(
         images = [path.resolve() for path in images]
         checkpoint = loading.checkpoint and loading.checkpoint.resolve()
         loading = replace(loading, checkpoint=checkpoint)
-    options = loading.load_options()
+    options = loading.load_options(check_device=engine == "local")
     specs, targets = _make_targets(model, store, options)
     part = _parse_shard(shard)
     source = open_sources(images)

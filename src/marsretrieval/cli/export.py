@@ -9,6 +9,7 @@ import typer
 
 from marsretrieval.cli.console import say
 from marsretrieval.cli.help import Command, Group
+from marsretrieval.cli.options import check_output_files, check_output_folder
 
 app = typer.Typer(
     cls=Group, no_args_is_help=True, help="Export results in the formats of MTEB and Hugging Face."
@@ -20,7 +21,9 @@ def mteb(
     result: Annotated[
         Path, typer.Argument(help="Result file of paired-image-text on the frozen variant.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Output folder.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", callback=check_output_folder, help="Output folder.")
+    ],
 ) -> None:
     """Write a paired-image-text result in MTEB's format.
 
@@ -41,7 +44,9 @@ def mteb(
 @app.command(cls=Command)
 def hf(
     results: Annotated[list[Path], typer.Argument(help="Result files or folders of one model.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Output YAML file.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", callback=check_output_files, help="Output YAML file.")
+    ],
     layout: Annotated[
         str,
         typer.Option(

@@ -14,6 +14,7 @@ from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_prog
 from marsretrieval.cli.help import Command, Group
 from marsretrieval.cli.options import (
     StoreModelOptions,
+    check_output_files,
     expand_options,
 )
 from marsretrieval.errors import TableError, UsageError
@@ -178,7 +179,14 @@ def next_tiles(
 def sheet(
     name: Name,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", help="Output file: .png, .jpg or .pdf.")
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            callback=check_output_files,
+            help="Output file: .png, .jpg or .pdf.",
+        ),
     ],
     count: Annotated[
         int, typer.Option("--count", "-n", min=1, max=1000, help="Number of tiles.")
@@ -395,7 +403,13 @@ def export(
     name: Name,
     out: Annotated[
         list[Path],
-        typer.Option("--out", "-o", metavar="FILE", help="Output file; repeatable."),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="FILE",
+            callback=check_output_files,
+            help="Output file; repeatable.",
+        ),
     ],
     what: Annotated[
         str | None,
@@ -418,7 +432,7 @@ def export(
         OutputError: If a file cannot be written.
     """
     from marsretrieval.api.inventory import find_store
-    from marsretrieval.inventory.export import content_of, write_inventory
+    from marsretrieval.inventory.export import LAYERS, content_of, write_inventory
     from marsretrieval.inventory.store_identity import check_store
 
     files = _read(name)
@@ -426,6 +440,12 @@ def export(
         content_of(path, what)
         if out.count(path) > 1:
             raise UsageError(f"{path}: named twice", remedy="Give the files different names.")
+
+    if store is not None and not any(path.suffix.lower() in LAYERS for path in out):
+        raise UsageError(
+            "--store: no file of these reads the store",
+            remedy=f"Name a layer ({', '.join(LAYERS)}), or leave it out.",
+        )
 
     def opened() -> Any:
         tile_store = find_store(files, store)

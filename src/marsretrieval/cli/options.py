@@ -13,6 +13,7 @@ import typer
 
 from marsretrieval.cli.console import say
 from marsretrieval.errors import UnknownNameError, UsageError
+from marsretrieval.file_names import suggest_path
 
 if TYPE_CHECKING:
     from marsretrieval.api import Store
@@ -79,6 +80,45 @@ def expand_options(command: Callable[..., None]) -> Callable[..., None]:
     return expanded
 
 
+def check_output_files(value: Any) -> Any:
+    """Refuse, before the work, files that cannot be written: callback of options of output files.
+
+    Args:
+        value: A path, a list of paths or None; `-` is stdout.
+
+    Returns:
+        `value`.
+
+    Raises:
+        OutputError: If a file cannot be written.
+    """
+    from marsretrieval.io import check_output
+
+    for path in value if isinstance(value, list | tuple) else [value]:
+        if path is not None and str(path) != "-":
+            check_output(Path(path))
+    return value
+
+
+def check_output_folder(value: Path | None) -> Path | None:
+    """Refuse, before the work, a folder that cannot be made: callback of options of output folders.
+
+    Args:
+        value: A path or None.
+
+    Returns:
+        `value`.
+
+    Raises:
+        OutputError: If it is a file, or cannot be made.
+    """
+    from marsretrieval.io import check_output_folder as check
+
+    if value is not None:
+        check(value)
+    return value
+
+
 Checkpoint = Annotated[Path | None, _model(help="Local weights (file or folder).")]
 Device = Annotated[
     str, _model(metavar="DEVICE", help="Device: auto, cpu, cuda, cuda:1 (one GPU) or mps.")
@@ -109,15 +149,20 @@ class EncoderOptions:
     offline: Offline = False
     trust_remote_code: TrustRemoteCode = False
 
-    def load_options(self) -> LoadOptions:
+    def load_options(self, *, check_device: bool = True) -> LoadOptions:
         """Check the options without loading the model.
+
+        Args:
+            check_device: Whether the device must be one of this machine.
 
         Returns:
             Options for `encoders.load`.
 
         Raises:
-            UsageError: If the prompts or the dtype are unknown, or the checkpoint does not exist.
+            UsageError: If the prompts, the dtype or the device are unknown, or the checkpoint does
+                not exist.
         """
+        from marsretrieval.encoders import loading
         from marsretrieval.encoders.base import LoadOptions
 
         if self.prompts not in ("paper", "official"):
@@ -125,6 +170,8 @@ class EncoderOptions:
         if self.dtype not in DTYPES:
             raise UsageError(f"unknown dtype '{self.dtype}'", remedy=f"Use {', '.join(DTYPES)}.")
         _check_checkpoint(self.checkpoint)
+        if check_device:
+            loading.check_device(self.device)
         return LoadOptions(
             device=self.device,
             dtype=self.dtype,
@@ -240,10 +287,7 @@ class StoreModelOptions:
 
 def _check_checkpoint(path: Path | None) -> None:
     if path is not None and not path.exists():
-        raise UsageError(
-            f"--checkpoint {path}: no such file or folder",
-            remedy="Name a file or folder.",
-        )
+        raise UsageError(f"--checkpoint {path}: no such file or folder", remedy=suggest_path(path))
 
 
 Seed = Annotated[int, _intervals(min=0, help="Seed of the bootstrap.")]
@@ -438,13 +482,14 @@ class CatalogueOptions:
         return Catalogue(points, km)
 
 
-def choose_style(style: str, basemap: str, files: Sequence[Path]) -> str | Style:
+def choose_style(style: str, basemap: str, files: Sequence[Path], *, is_given: bool) -> str | Style:
     """Resolve --style and --basemap.
 
     Args:
         style: Value of --style.
         basemap: Value of --basemap.
         files: Files that the command writes.
+        is_given: Whether one of the options is on the command line.
 
     Returns:
         The style; its name if both options have their defaults.
@@ -452,7 +497,10 @@ def choose_style(style: str, basemap: str, files: Sequence[Path]) -> str | Style
     Raises:
         UsageError: If a value is invalid, or no file is a picture.
     """
-    if (style, basemap) == ("light", "viking"):  # the defaults need no plotting code
+    if not is_given and (style, basemap) == (
+        "light",
+        "viking",
+    ):  # the defaults need no plotting code
         return style
     from marsretrieval.plotting import map_style
 

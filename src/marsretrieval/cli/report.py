@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
+from marsretrieval.cli.options import check_output_files, check_output_folder
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.report.result_files import ResultFile
+
+# Options that have an effect on some outputs only.
+_ONLY_HTML = ("--title", "--gpu-price", "--thumbnails/--no-thumbnails")
+_ONLY_TABLES = ("--details", "--by", "--protocol", "--no-intervals")
+_NOT_JSON = ("--references/--no-references", "--per-seed")
 
 
 def report(
@@ -23,6 +29,7 @@ def report(
         typer.Option(
             "-o",
             "--output",
+            callback=check_output_files,
             help="Output file: .html (complete report), .md, .tex, .csv or .json.",
         ),
     ] = None,
@@ -67,7 +74,9 @@ def report(
     leaderboard: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Write a leaderboard: a static site, one page per submission."
+            metavar="DIR",
+            callback=check_output_folder,
+            help="Write a leaderboard: a static site, one page per submission.",
         ),
     ] = None,
     gpu_price: Annotated[
@@ -84,8 +93,11 @@ def report(
         typer.Option(hidden=True, help="Ignored: run writes the thumbnails of a page."),
     ] = None,
     thumbnails: Annotated[
-        bool, typer.Option("--thumbnails/--no-thumbnails", help="Show thumbnails (.html).")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--thumbnails/--no-thumbnails", help="Show thumbnails (.html). Default: show."
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show results as tables, or write them to a file.
@@ -101,28 +113,32 @@ def report(
         DatasetNotFoundError: If there are no results.
         typer.Exit: With code 1 if a file is left out.
     """
-    if leaderboard is not None:
-        unused = {"-o": output, "--md": md, "--latex": latex, "--csv": csv, "--details": details,
-                  "--references": references is not None, "-t": task, "--by": by,
-                  "--protocol": protocol,
-                  "--no-intervals": not intervals, "--per-seed": per_seed, "--images": images,
-                  "--no-thumbnails": not thumbnails}  # fmt: skip
-        for name, is_set in unused.items():
-            if is_set:
-                raise UsageError(f"{name} does not apply to --leaderboard: leave it out")
-        _write_leaderboard(results, leaderboard, title=title, price=gpu_price, as_json=as_json)
-        return
-    output_format = _choose_format(output, {"md": md, "latex": latex, "csv": csv, "json": as_json})
-    if output_format != "html" and (title or images or not thumbnails or gpu_price is not None):
-        raise UsageError(
-            "--title, --images, --gpu-price and --no-thumbnails apply only to HTML reports: "
-            "-o FILE.html"
-        )
+    given = {
+        "-o": output is not None, "--md": md, "--latex": latex, "--csv": csv,
+        "--details": details, "--references/--no-references": references is not None,
+        "-t": bool(task), "--by": by is not None, "--protocol": protocol is not None,
+        "--no-intervals": not intervals, "--per-seed": per_seed,
+        "--thumbnails/--no-thumbnails": thumbnails is not None,
+        "--title": title is not None, "--gpu-price": gpu_price is not None,
+    }  # fmt: skip
     if images:
         say(
             f"--images: {pluralize(len(images), 'path')} ignored: an HTML report shows the "
             "thumbnails written by `marsretrieval run`"
         )
+    if leaderboard is not None:
+        _refuse_options(given, {*given} - {"--title", "--gpu-price"}, "--leaderboard")
+        _write_leaderboard(results, leaderboard, title=title, price=gpu_price, as_json=as_json)
+        return
+    output_format = _choose_format(output, {"md": md, "latex": latex, "csv": csv, "json": as_json})
+    if output_format != "html":
+        _refuse_options(given, _ONLY_HTML, output_format, "apply only to HTML reports (-o x.html)")
+    if output_format in ("html", "json"):
+        _refuse_options(
+            given, _ONLY_TABLES, output_format, f"apply only to tables, not to {output_format}"
+        )
+    if output_format == "json":
+        _refuse_options(given, _NOT_JSON, output_format, "no effect on JSON, which has all results")
     from marsretrieval.report.grouping import average_seeds, seeds_of
     from marsretrieval.results import PROTOCOLS
 
@@ -132,15 +148,8 @@ def report(
         )
     if by not in (None, "latitude"):
         raise UsageError(f"--by {by}: unknown grouping", remedy="Use latitude.")
-    if by and output_format in ("html", "json"):
-        raise UsageError(f"--by applies only to tables; {output_format} always has these values")
     if by and protocol == "published":
         raise UsageError("--by latitude has values of the strict protocol only")
-    if output_format in ("html", "json") and (protocol or not intervals):
-        raise UsageError(
-            f"--protocol and --no-intervals apply only to tables, not to {output_format}",
-            remedy="Leave them out, or write .md, .tex or .csv.",
-        )
     result_files, refused = _read_results(results)
     if task:
         result_files = _select_tasks(result_files, task)
@@ -153,8 +162,8 @@ def report(
     if output_format == "html":
         assert output is not None
         refused += _write_page(
-            shown_files, output, title=title, thumbnails=thumbnails, references=references,
-            left_out=refused, price=gpu_price,
+            shown_files, output, title=title, thumbnails=thumbnails is not False,
+            references=references, left_out=refused, price=gpu_price,
         )  # fmt: skip
     else:
         _write_tables(
@@ -163,6 +172,18 @@ def report(
         )  # fmt: skip
     if refused:
         raise typer.Exit(1)
+
+
+def _refuse_options(
+    given: Mapping[str, bool], names: Collection[str], output: str, reason: str | None = None
+) -> None:
+    """Raise UsageError if an option is given that has no effect on an output."""
+    unused = [name for name, is_given in given.items() if is_given and name in names]
+    if unused:
+        raise UsageError(
+            f"{', '.join(unused)}: {reason or f'no effect with {output}'}",
+            remedy="Leave it out, or choose another output.",
+        )
 
 
 def _choose_format(output: Path | None, format_flags: dict[str, bool]) -> str:

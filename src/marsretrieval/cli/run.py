@@ -28,6 +28,7 @@ from marsretrieval.cli.options import (
     Seeds,
     Strict,
     Templates,
+    check_output_folder,
     expand_options,
 )
 from marsretrieval.errors import ModalityError, UsageError
@@ -64,9 +65,9 @@ def run(
     data: Annotated[
         Path, typer.Option(help="Folder of datasets, or one dataset (folder or file).")
     ] = Path("data"),
-    results: Annotated[Path, typer.Option(help="Folder for results and embeddings.")] = Path(
-        "results"
-    ),
+    results: Annotated[
+        Path, typer.Option(callback=check_output_folder, help="Folder for results and embeddings.")
+    ] = Path("results"),
     store: Annotated[
         Path | None,
         typer.Option(help="Store of tiles for geolocalization, made by embed."),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,8 @@ from marsretrieval.cli.options import (
     Resamples,
     Seed,
     Templates,
+    check_output_files,
+    check_output_folder,
     expand_options,
 )
 from marsretrieval.errors import DataError, UsageError
@@ -37,7 +40,10 @@ app = typer.Typer(
 )
 
 Json = Annotated[
-    Path | None, typer.Option("--json", metavar="OUT", help="Output JSON file; - for stdout.")
+    Path | None,
+    typer.Option(
+        "--json", metavar="OUT", callback=check_output_files, help="Output JSON file; - for stdout."
+    ),
 ]
 
 _PANEL = "Embeddings or rankings of a dataset's items, with a result as of run"
@@ -65,7 +71,10 @@ Data = Annotated[
     ),
 ]
 Results = Annotated[
-    Path | None, typer.Option(rich_help_panel=_PANEL, help="Folder for results (results).")
+    Path | None,
+    typer.Option(
+        rich_help_panel=_PANEL, callback=check_output_folder, help="Folder for results (results)."
+    ),
 ]
 Name = Annotated[
     str | None,
@@ -120,10 +129,10 @@ def paired(
     from marsretrieval.datasets.submissions import read_vectors
     from marsretrieval.metrics import paired as metric
 
-    _print_evaluation(
-        metric.evaluate(read_vectors(images), read_vectors(texts), seed=seed, resamples=resamples),
-        json,
-    )
+    vectors = read_vectors(images), read_vectors(texts)
+    with _name_files(images=images, texts=texts):
+        evaluation = metric.evaluate(*vectors, seed=seed, resamples=resamples)
+    _print_evaluation(evaluation, json)
 
 
 @app.command(cls=Command)
@@ -183,18 +192,17 @@ def landform(
     label_file = read_labels(labels)
     for line in label_file.unmatched:
         say(line)
-    _print_evaluation(
-        metric.evaluate(
-            read_vectors(images),
-            read_vectors(queries),
+    vectors = read_vectors(images), read_vectors(queries)
+    with _name_files(images=images, labels=labels, queries=queries):
+        evaluation = metric.evaluate(
+            *vectors,
             labels=label_file.labels,
             image_ids=label_file.image_ids,
             query_names=label_file.query_names,
             seed=seed,
             resamples=resamples,
-        ),
-        json,
-    )
+        )
+    _print_evaluation(evaluation, json)
 
 
 @app.command(cls=Command)
@@ -250,7 +258,10 @@ def geolocalization(
     from marsretrieval.metrics import geolocalization as metric
 
     if not (0 < radius <= 180 and 0 < tile_deg <= 180):
-        raise UsageError("--radius and --tile-deg must be greater than 0 and at most 180 degrees")
+        raise UsageError(
+            "--radius and --tile-deg must be greater than 0 and at most 180 degrees",
+            remedy="Use, for example, --radius 0.5.",
+        )
     columns = positions.columns()
     if _is_dataset_form(
         {"--embeddings": embeddings, "--run": run},
@@ -300,17 +311,18 @@ def geolocalization(
                 remedy="Leave --covered-only out, or score predictions of the points' region.",
             )
         points = points.take(covered)
-    evaluation = metric.evaluate(
-        tiles.scores,
-        ids=tiles.ids,
-        published_lonlat=tiles.published,
-        centre_lonlat=tiles.centres,
-        truth_lonlat=np.column_stack([points.lon, points.lat]),
-        radius_deg=radius,
-        max_k=max_k,
-        seed=seed,
-        resamples=resamples,
-    )
+    with _name_files(predictions=predictions, ground_truth=ground_truth):
+        evaluation = metric.evaluate(
+            tiles.scores,
+            ids=tiles.ids,
+            published_lonlat=tiles.published,
+            centre_lonlat=tiles.centres,
+            truth_lonlat=np.column_stack([points.lon, points.lat]),
+            radius_deg=radius,
+            max_k=max_k,
+            seed=seed,
+            resamples=resamples,
+        )
     details = {
         "predictions": {"notes": list(tiles.notes)},
         "ground_truth": points.to_dict()
@@ -318,6 +330,16 @@ def geolocalization(
         "covered_only": covered_only,
     }
     _print_evaluation(evaluation, json, data=details)
+
+
+@contextmanager
+def _name_files(**files: Path) -> Iterator[None]:
+    """Add the files of the inputs to a DataError, whose message names only the inputs."""
+    try:
+        yield
+    except DataError as error:
+        names = ", ".join(f"{name.replace('_', ' ')}: {file}" for name, file in files.items())
+        raise type(error)(f"{error.message} ({names})", remedy=error.remedy) from error
 
 
 def _is_dataset_form(
@@ -336,7 +358,10 @@ def _is_dataset_form(
         extra = [option for option, value in dataset.items() if value is not None]
         missing = [option for option, value in arrays.items() if value is None]
         if extra:
-            raise UsageError(f"{', '.join(extra)}: requires --embeddings FILE or --run FILE")
+            raise UsageError(
+                f"{', '.join(extra)}: requires --embeddings FILE or --run FILE",
+                remedy="Add one of them, or leave it out.",
+            )
         if missing:
             raise UsageError(
                 f"missing option {missing[0]}",
@@ -350,7 +375,9 @@ def _is_dataset_form(
             f"{', '.join(extra or given[1:])}: not with {given[0]}", remedy="Give one of the two."
         )
     if dataset["--name"] is None:
-        raise UsageError(f"{given[0]} requires --name NAME")
+        raise UsageError(
+            f"{given[0]} requires --name NAME", remedy="Add the name of the model for tables."
+        )
     unused = [option for option in of_queries if dataset[option] is not None]
     if given == ["--run"] and unused:
         raise UsageError(

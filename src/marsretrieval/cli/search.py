@@ -278,12 +278,13 @@ def search(
         StoreError: If the store is missing or damaged.
         OutputError: If a file cannot be written.
     """
-    style = output.check()
+    flags = command_line_flags(context)
+    style = output.check(flags)
     repetition = finish_repeat(context)
     if repetition is not None:
         query = _remove(query, repetition.removed)
         selection = _remove(selection, repetition.removed)
-    query.check(command_line_flags(context))
+    query.check(flags)
     selection.check()
     known = catalogue.read(columns)
     tile_store = loading.open_store(store)

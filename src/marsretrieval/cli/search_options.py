@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marsretrieval.cli.options import choose_style
+from marsretrieval.cli.options import (
+    check_output_files,
+    choose_style,
+)
 from marsretrieval.errors import UsageError
 
 if TYPE_CHECKING:
@@ -116,6 +119,7 @@ class QueryOptions:
             ("--image-weight", bool(self.text) and has_example, "a text and an example"),
             ("--negative-weight", has_negative, "a negative text, image or tile"),
             ("--no-templates", bool(self.text or self.not_text), "a text"),
+            ("--keep-examples", bool(self.like or self.like_at or self.not_like), "a tile"),
         ):
             if flag in flags and not applies:
                 raise UsageError(
@@ -220,6 +224,7 @@ class OutputOptions:
             "--out",
             "-o",
             metavar="FILE",
+            callback=check_output_files,
             help="Output file: .csv, .geojson, .parquet, .gpkg, .fgb, .shp, .shp.zip, a page with "
             "images: .html, or a map: .png, .svg, .pdf; repeatable.",
         ),
@@ -231,13 +236,17 @@ class OutputOptions:
     sheet: Annotated[
         Paths,
         _output(
-            metavar="FILE", help="Contact sheets of the images: .png, .jpg or .pdf; repeatable."
+            metavar="FILE",
+            callback=check_output_files,
+            help="Contact sheets of the images: .png, .jpg or .pdf; repeatable.",
         ),
     ] = None
     heatmap: Annotated[
         Paths,
         _output(
-            metavar="FILE", help="Scores of all tiles as GeoTIFF (.tif) or map (.png); repeatable."
+            metavar="FILE",
+            callback=check_output_files,
+            help="Scores of all tiles as GeoTIFF (.tif) or map (.png); repeatable.",
         ),
     ] = None
     heatmap_cell: Annotated[
@@ -272,8 +281,11 @@ class OutputOptions:
 
         return PAGE_IMAGES if self.page_images is None else self.page_images
 
-    def check(self) -> str | Style:
+    def check(self, flags: Set[str]) -> str | Style:
         """Check names and formats of the files, and the options that need a file.
+
+        Args:
+            flags: Options given on the command line.
 
         Returns:
             Style of maps and contact sheets.
@@ -298,11 +310,17 @@ class OutputOptions:
             for path in self.sheet:
                 check_sheet_path(path)
         if self.page_images is not None and not self.pages:
-            raise UsageError("--page-images requires -o FILE.html")
+            raise UsageError(
+                "--page-images requires -o FILE.html", remedy="Add it, or leave the option out."
+            )
         if self.heatmap_cell is not None and not self.heatmap:
-            raise UsageError("--heatmap-cell requires --heatmap")
+            raise UsageError(
+                "--heatmap-cell requires --heatmap", remedy="Add it, or leave the option out."
+            )
         files = self.files
         for path in files:
             if files.count(path) > 1:
                 raise UsageError(f"{path}: named twice", remedy="Give the files different names.")
-        return choose_style(self.style, self.basemap, files)
+        return choose_style(
+            self.style, self.basemap, files, is_given=bool(flags & {"--style", "--basemap"})
+        )

@@ -11,6 +11,7 @@ import typer
 
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.cli.help import Command, Group
+from marsretrieval.cli.options import check_output_files, check_output_folder
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.text import pluralize
 
@@ -158,12 +159,15 @@ def index(
     store, and may be removed at any time.
 
     Raises:
+        UsageError: If --drop and --anew are both given.
         StoreError: If the store is missing or damaged.
         OutputError: If the index cannot be written.
     """
     from marsretrieval.embeddings.store import open_store
     from marsretrieval.search.index.find import drop_index, make_index
 
+    if drop and anew:
+        raise UsageError("--drop and --anew exclude each other", remedy="Give one of the two.")
     if drop:
         freed = drop_index(folder)
         if as_json:
@@ -184,7 +188,12 @@ def index(
 @app.command(cls=Command)
 def export(
     folder: Folder,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="Output file.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="FILE", callback=check_output_files, help="Output file."
+        ),
+    ],
     to: Annotated[str, typer.Option(help="Format: parquet (GeoParquet 1.1).")] = "parquet",
     as_json: JsonFlag = False,
 ) -> None:
@@ -210,7 +219,10 @@ def export(
 
 
 OutFolder = Annotated[
-    Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the new store.")
+    Path,
+    typer.Option(
+        "--out", "-o", metavar="DIR", callback=check_output_folder, help="Folder of the new store."
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the stores and show the plan.")]
 

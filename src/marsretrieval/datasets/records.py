@@ -16,10 +16,10 @@ from typing_extensions import TypedDict
 
 from marsretrieval import __version__
 from marsretrieval.errors import DataError, UsageError
+from marsretrieval.file_names import confined
 from marsretrieval.io import (
     Int64,
     JsonObject,
-    confined,
     from_json,
     make_folder,
     read_json,

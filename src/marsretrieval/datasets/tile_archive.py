@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from marsretrieval.errors import DataError
+from marsretrieval.file_names import confined
 from marsretrieval.io import (
     Int64,
     atomic_path,
-    confined,
     from_json,
     is_damage,
     read_json,

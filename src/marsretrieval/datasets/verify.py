@@ -45,7 +45,8 @@ from marsretrieval.errors import (
     TableError,
     UsageError,
 )
-from marsretrieval.io import confined, sha256_file
+from marsretrieval.file_names import confined
+from marsretrieval.io import sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.system import usable_cpus
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Required, Self
 
 from marsretrieval.datasets.base import ItemWarning, Skipped
 from marsretrieval.errors import DataError, StoreError
+from marsretrieval.file_names import confined
 from marsretrieval.io import (
     Constraint,
     JsonObject,
-    confined,
     from_json,
     is_damage,
     read_json,

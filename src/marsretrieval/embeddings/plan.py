@@ -31,8 +31,8 @@ from marsretrieval.embeddings.manifest import (
     write_manifest,
 )
 from marsretrieval.errors import DataError, OutputError, StoreError, StoreMismatchError, UsageError
+from marsretrieval.file_names import is_safe_name
 from marsretrieval.io import (
-    is_safe_name,
     locked,
     make_folder,
     read_json,

@@ -22,6 +22,7 @@ from marsretrieval.encoders.base import (
 )
 from marsretrieval.encoders.registry import all_specs, find, hold, load, origin_of
 from marsretrieval.errors import UsageError, describe_exception
+from marsretrieval.file_names import suggest_path
 
 # A name as of `marsretrieval models`, "module:Class", a class, or an object with `encode_images`.
 ModelLike = str | type | Any
@@ -119,6 +120,24 @@ def load_model(
     return resolve_model(model, options).load()
 
 
+def check_device(name: str) -> None:
+    """Refuse a device that this machine does not have, without loading a model.
+
+    Args:
+        name: A device name, or auto.
+
+    Raises:
+        UsageError: If the device is unknown or not available.
+    """
+    if name in ("auto", "cpu"):  # torch need not be imported
+        return
+    try:
+        from marsretrieval.encoders.torch_encoder import choose_device
+    except ImportError:  # no torch: what the name means is up to the model
+        return
+    choose_device(name)
+
+
 def resolve_model(model: ModelLike, options: LoadOptions | None = None) -> ResolvedModel:
     """Find out what a model is without loading it.
 
@@ -136,7 +155,11 @@ def resolve_model(model: ModelLike, options: LoadOptions | None = None) -> Resol
     """
     chosen = options or LoadOptions()
     if chosen.checkpoint is not None and not chosen.checkpoint.exists():
-        raise UsageError(f"checkpoint {chosen.checkpoint}: no such file or folder")
+        raise UsageError(
+            f"checkpoint {chosen.checkpoint}: no such file or folder",
+            remedy=suggest_path(chosen.checkpoint),
+        )
+    check_device(chosen.device)
     instance: Any = model
     if isinstance(model, str):
         return ResolvedModel(find(model), chosen)

@@ -312,18 +312,35 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(
-            f"unknown device '{name}'", remedy="Use auto, cpu, cuda, cuda:0 or mps."
-        ) from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(
-            f"device '{name}' is not available: torch reports {torch.cuda.device_count()} CUDA "
-            "devices",
-            remedy="Use --device auto, or install a CUDA build of torch.",
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("device 'mps' is not available", remedy="Use --device auto.")
+        raise UsageError(f"unknown device '{name}'", remedy=_list_devices()) from error
+    if not _is_available(device):
+        raise UsageError(f"device '{name}' is not available", remedy=_list_devices())
     return device
+
+
+def _is_available(device: torch.device) -> bool:
+    if device.type in ("cpu", "mps"):
+        count = int(device.type == "cpu" or torch.backends.mps.is_available())
+    elif device.type == "cuda":
+        count = torch.cuda.device_count()
+    elif device.type == "meta":  # its tensors hold no data
+        count = 0
+    else:
+        try:
+            torch.empty(1, device=device)
+        except Exception:  # of any kind, if torch was built without the device
+            return False
+        return True
+    return (device.index or 0) < count
+
+
+def _list_devices() -> str:
+    """Return a remedy that lists the devices of this machine."""
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    names = ["auto", "cpu", *(["cuda"] if gpus else []), *gpus]
+    names += ["mps"] if torch.backends.mps.is_available() else []
+    hint = "" if gpus else " (a CUDA device needs a CUDA build of torch and a driver)"
+    return f"Devices of this machine: {', '.join(names)}{hint}."
 
 
 def choose_dtype(name: str, device: torch.device, *, on_gpu: str) -> torch.dtype:

@@ -25,7 +25,7 @@ from marsretrieval.encoders.base import LoadOptions, Modality, ModelSpec, TextRo
 from marsretrieval.errors import DataError, ModalityError
 from marsretrieval.evaluation.jobs import Job, check_name, require_used_options
 from marsretrieval.evaluation.runner import make_result, move_earlier, write_result
-from marsretrieval.io import check_output, locked, make_folder, sha256_file
+from marsretrieval.io import check_output, locked, output_folder, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.results import (
     ResultKey,
@@ -325,8 +325,10 @@ def _score(
             say(f"{name} on {task.name}: already done")
             return path, read_result(path)
     check_output(job.result_path)
-    make_folder(folder)
-    with tempfile.TemporaryDirectory(prefix=".scoring-", dir=folder) as scratch:
+    with (
+        output_folder(folder),
+        tempfile.TemporaryDirectory(prefix=".scoring-", dir=folder) as scratch,
+    ):
         store = _build_store(task, task_data, match, listed, encoder, Path(scratch), progress)
         outcome = evaluate(store, Path(scratch), settings)
         thumbnails, warnings = make_thumbnails(outcome, task_data, store, progress)

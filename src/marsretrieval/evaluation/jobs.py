@@ -147,6 +147,11 @@ def plan(
         for task in tasks
     }
     if tiles_store is not None:
+        if not any(_uses_given_store(task, tiles_store) for task in tasks):
+            raise UsageError(
+                f"--store {tiles_store}: none of the tasks reads a store of tiles",
+                remedy="Add -t geolocalization, or leave it out.",
+            )
         tiles = _open_complete_store(tiles_store)
         for task in tasks:
             if _uses_given_store(task, tiles_store):

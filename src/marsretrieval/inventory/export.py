@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 Content = Literal["places", "ground-truth", "negatives", "marks", "report"]
 CONTENTS: tuple[Content, ...] = ("places", "ground-truth", "negatives", "marks", "report")
 
-_LAYERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON", ".parquet": "GeoParquet"}
+LAYERS = {".gpkg": "GPKG", ".fgb": "FlatGeobuf", ".geojson": "GeoJSON", ".parquet": "GeoParquet"}
 _SUFFIXES: dict[Content, tuple[str, ...]] = {
-    "places": (*_LAYERS, ".csv"),
+    "places": (*LAYERS, ".csv"),
     "ground-truth": (".csv",),
     "negatives": (".csv",),
     "marks": (".csv",),
@@ -69,7 +69,7 @@ def content_of(path: str | Path, content: str | None = None) -> Content:
             raise UsageError(f"no content '{content}'", remedy=f"Use {', '.join(CONTENTS)}.")
     elif suffix in (".md", ".html"):
         chosen = "report"
-    elif suffix in _LAYERS:
+    elif suffix in LAYERS:
         chosen = "places"
     else:
         stem = path.stem.lower()
@@ -84,7 +84,7 @@ def content_of(path: str | Path, content: str | None = None) -> Content:
             f"{path}: no format for {chosen} in '{suffix}'",
             remedy=f"Use a name that ends in {', '.join(_SUFFIXES[chosen])}.",
         )
-    if suffix in _LAYERS:
+    if suffix in LAYERS:
         _require_gis()
     check_output(path)
     return chosen
@@ -134,7 +134,7 @@ def write_inventory(
             f"{files.path}: {what.get(chosen, 'no tile is marked yes')}: nothing to export",
             remedy="Mark tiles first: marsretrieval inventory next, then mark.",
         )
-    if path.suffix.lower() in _LAYERS:
+    if path.suffix.lower() in LAYERS:
         if store is None:
             raise UsageError("GIS layers need the store")
         _write_layer(places_frame(files, store()), path)
@@ -403,7 +403,7 @@ def _write_layer(frame: GeoDataFrame, path: Path) -> None:
     if suffix == ".gpkg":
         estimate = json.dumps(frame.attrs["marsretrieval"], ensure_ascii=False)
         options = {"layer": path.stem, "dataset_metadata": {"marsretrieval": estimate}}
-    write_frame(frame, path, _LAYERS[suffix], **options)
+    write_frame(frame, path, LAYERS[suffix], **options)
 
 
 def _require_gis() -> None:

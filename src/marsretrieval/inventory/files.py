@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from marsretrieval.errors import DataError, MarsRetrievalError, OutputError, UsageError
+from marsretrieval.file_names import is_safe_name
 from marsretrieval.io import (
     Constraint,
     Int64,
     from_json,
-    is_safe_name,
     locked,
     parse_json,
     read_json,

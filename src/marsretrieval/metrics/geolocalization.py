@@ -125,7 +125,7 @@ def evaluate(
     truth = validation.lonlat(truth_lonlat, "ground truth")
     validation.same_length(scores=values, ids=ids, positions=corners, centres=centres)
     if not len(truth):
-        raise DataError("ground truth: no points")
+        raise DataError("ground truth: no points", remedy="Give at least one point.")
     if not 0 < radius_deg <= 180:
         raise DataError(f"radius {radius_deg}: must be greater than 0 and at most 180 degrees")
     if max_k < 1:
@@ -258,7 +258,10 @@ def expect_random(
     centres = validation.lonlat(centre_lonlat, "tile centres")
     truth = validation.lonlat(truth_lonlat, "ground truth")
     if not len(corners):
-        raise DataError("published positions: none of the tiles has one")
+        raise DataError(
+            "published positions: none of the tiles has one",
+            remedy="Give the tiles positions: degrees east and north.",
+        )
     # Sort the tiles so that permutations do not depend on their order.
     corners, centres = (tiles[np.lexsort(tiles.T)] for tiles in (corners, centres))
     cuts = published_cuts(len(corners), max_k)
@@ -293,7 +296,10 @@ def _published(
     has_position = np.isfinite(corners).all(axis=1)
     scores, corners = scores[has_position], corners[has_position]
     if not len(scores):
-        raise DataError("published positions: none of the tiles has one")
+        raise DataError(
+            "published positions: none of the tiles has one",
+            remedy="Give the tiles positions: degrees east and north.",
+        )
     order = np.argsort(-scores, kind="stable")
     coverage = Coverage.from_order(order, planar(corners, truth, radius), len(truth))
     cuts = published_cuts(len(scores), max_k)

@@ -36,7 +36,10 @@ def unit_rows(vectors: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
     norms = np.linalg.norm(rows, axis=1)
     bad = np.flatnonzero(~np.isfinite(norms))
     if bad.size:
-        raise DataError(f"{name}: {bad.size} rows hold NaN or infinity (first: row {bad[0]})")
+        raise DataError(
+            f"{name}: {bad.size} rows hold NaN or infinity (first: row {bad[0]})",
+            remedy="Compute these rows again, or remove them from all inputs.",
+        )
     bad = np.flatnonzero(np.abs(norms - 1) > _UNIT_TOLERANCE)
     if bad.size:
         raise DataError(
@@ -61,10 +64,16 @@ def scores_of(scores: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
     """
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1 or not values.size:
-        raise DataError(f"{name}: an array of shape {values.shape}; (n,) is expected, n at least 1")
+        raise DataError(
+            f"{name}: an array of shape {values.shape}; (n,) is expected, n at least 1",
+            remedy="Give one score per item.",
+        )
     bad = np.flatnonzero(~np.isfinite(values))
     if bad.size:
-        raise DataError(f"{name}: {bad.size} are NaN or infinite (first: number {bad[0]})")
+        raise DataError(
+            f"{name}: {bad.size} are NaN or infinite (first: number {bad[0]})",
+            remedy="Give every item a finite score, or remove it.",
+        )
     return values
 
 
@@ -87,11 +96,15 @@ def lonlat(
     values = np.asarray(positions, dtype=np.float64)
     if values.ndim != 2 or values.shape[1] != 2:
         raise DataError(
-            f"{name}: an array of shape {values.shape}; (n, 2) is expected, lon and lat"
+            f"{name}: an array of shape {values.shape}; (n, 2) is expected, lon and lat",
+            remedy="Give one row of longitude and latitude per item.",
         )
     finite = np.isfinite(values).all(axis=1)
     if not unknown and not finite.all():
-        raise DataError(f"{name}: row {np.flatnonzero(~finite)[0]} has no position")
+        raise DataError(
+            f"{name}: row {np.flatnonzero(~finite)[0]} has no position",
+            remedy="Give every row finite degrees, or remove the row.",
+        )
     lon, lat = values[finite].T
     wrong = (lon < -180) | (lon > 360) | (np.abs(lat) > 90)
     if wrong.any():
@@ -115,7 +128,10 @@ def same_length(**columns: Sequence[Any] | npt.NDArray[Any]) -> None:
     lengths = {name: len(column) for name, column in columns.items()}
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{count:,} {name}" for name, count in lengths.items())
-        raise DataError(f"counts do not match: {counts}")
+        raise DataError(
+            f"counts do not match: {counts}",
+            remedy="Give inputs of the same items: one entry per item, in the same order.",
+        )
 
 
 def unique(names: Sequence[str], what: str) -> None:
@@ -131,5 +147,7 @@ def unique(names: Sequence[str], what: str) -> None:
     previous: set[str] = set()
     for name in names:
         if name in previous:
-            raise DataError(f"{what}: '{name}' appears more than once")
+            raise DataError(
+                f"{what}: '{name}' appears more than once", remedy="Give every name once."
+            )
         previous.add(name)

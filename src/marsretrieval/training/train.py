@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from marsretrieval.datasets.synthetic import LANDFORMS, sample, sample_pair
 from marsretrieval.encoders.torch_imports import ensure_torchvision
-from marsretrieval.io import atomic_path, make_folder, write_json
+from marsretrieval.io import atomic_path, output_folder, write_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import geolocalization_prompts, landform_prompts
 from marsretrieval.system import process_pool, usable_cpus
@@ -214,9 +214,11 @@ def train(recipe: Recipe, folder: str | Path, progress: Progress = NO_PROGRESS) 
         Losses of the first and the last epoch.
     """
     folder = Path(folder)
-    make_folder(folder)
     # Replace the files only after training has succeeded: tokenizer and weights belong together.
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
+    with (
+        output_folder(folder),
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name,
+    ):
         staging = Path(name)
         losses = _train_in(recipe, staging, progress)
         for file in sorted(staging.iterdir()):

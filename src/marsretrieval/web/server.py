@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from marsretrieval.api import open_store
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
+from marsretrieval.file_names import suggest_path
 from marsretrieval.plotting.images import CREDIT, VIKING, check_basemap, viking_path
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.system import limit_allocator
@@ -104,7 +105,12 @@ class MapServer:
         check_basemap(options.basemap)
         for folder in options.images:
             if not folder.is_dir():
-                raise UsageError(f"--images {folder}: no such folder")
+                raise UsageError(f"--images {folder}: no such folder", remedy=suggest_path(folder))
+        if options.read_only and options.inventory is None:
+            raise UsageError(
+                "--read-only without --inventory: there are no marks to refuse",
+                remedy="Add --inventory NAME.inventory, or leave it out.",
+            )
         if options.landform is not None and options.inventory is None:
             raise UsageError(
                 "--landform without --inventory", remedy="Add --inventory NAME.inventory."

@@ -34,7 +34,7 @@ from marsretrieval.datasets.download.http import (
 )
 from marsretrieval.datasets.listing import check_space, free_bytes, only_alike, only_one
 from marsretrieval.errors import DataError, UsageError
-from marsretrieval.io import make_folder, remove_stale
+from marsretrieval.io import make_folder, output_folder, remove_stale
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
 from marsretrieval.system import usable_cpus
 
@@ -241,8 +241,10 @@ def cut_quads(
     settings = settings or JobSettings()
     _check_same_spec(out, spec, force=settings.force)
     started = time.monotonic()
-    make_folder(out)
-    with only_alike(out, spec.hash[:16], "choose another folder with --out"):
+    with (
+        output_folder(out),
+        only_alike(out, spec.hash[:16], "choose another folder with --out"),
+    ):
         # Check again: another run may have written here while this one waited for the lock.
         _check_same_spec(out, spec, force=settings.force)
         remove_stale(out.glob(".E*_N*.tmp"))

@@ -41,7 +41,8 @@ from marsretrieval.datasets.listing import check_space, free_bytes
 from marsretrieval.datasets.records import CACHE, FileRecord, check_folder, end_record
 from marsretrieval.datasets.webdataset import write_tar
 from marsretrieval.errors import DataError, TableError
-from marsretrieval.io import atomic_path, confined, sha256_file, sha256_json
+from marsretrieval.file_names import confined
+from marsretrieval.io import atomic_path, sha256_file, sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.text import table_cell
 

@@ -33,7 +33,8 @@ from marsretrieval.datasets.records import (
     end_record,
 )
 from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError
-from marsretrieval.io import atomic_path, confined, make_folder, sha256_file
+from marsretrieval.file_names import confined
+from marsretrieval.io import atomic_path, make_folder, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 _SKIPPED_NAMES = (".gitattributes", ".gitignore")

@@ -25,7 +25,7 @@ from marsretrieval.datasets.rasters.spec import RasterSpec
 from marsretrieval.datasets.rasters.stretch import compute_stretch
 from marsretrieval.datasets.rasters.tiling import list_tiles
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
-from marsretrieval.io import make_folder
+from marsretrieval.io import output_folder
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.system import usable_cpus
 
@@ -276,8 +276,10 @@ def cut_rasters(
     """
     started = time.monotonic()
     _check_same_spec(out, list_manifests(out), spec, force=force)
-    make_folder(out)
-    with only_alike(out, f"raster-{spec.hash[:16]}", "choose another folder with --out"):
+    with (
+        output_folder(out),
+        only_alike(out, f"raster-{spec.hash[:16]}", "choose another folder with --out"),
+    ):
         plan = plan_rasters(paths, spec, out, force=force)
         check_space(out, sum(entry.output_bytes for entry in plan.todo))
         report = RastersReport(kept=list(plan.kept), failed=list(plan.failed), skipped=plan.skipped)

@@ -44,13 +44,8 @@ from marsretrieval.errors import (
     UnknownNameError,
     UsageError,
 )
-from marsretrieval.io import (
-    confined,
-    make_folder,
-    read_json,
-    sha256_file,
-    write_json,
-)
+from marsretrieval.file_names import confined
+from marsretrieval.io import make_folder, read_json, sha256_file, write_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 _STREAM = 1  # part of every random seed; another number would change every planet

@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError, StoreError
+from marsretrieval.file_names import confined
 from marsretrieval.io import (
     Constraint,
     Int64,
     JsonObject,
-    confined,
     from_json,
     is_damage,
     read_json,
