@@ -144,8 +144,8 @@ class Hub:
         name = path.removeprefix(resolve)
         if path in (api, f"{api}/revision/main", f"{api}/revision/{self.revision}"):
             siblings = [self._sibling(name) for name in self.files]
-            told = {"id": self.repository, "sha": self.revision, "siblings": siblings}
-            self._json(handler, told)
+            answer = {"id": self.repository, "sha": self.revision, "siblings": siblings}
+            self._json(handler, answer)
         elif path == f"{api}/tree/{self.revision}":
             self._json(handler, [self._entry(name) for name in self.files])
         elif path.startswith(resolve) and name in self.statuses:
@@ -183,18 +183,18 @@ class Hub:
         return hashlib.sha1(b"blob %d\0" % len(body) + body, usedforsecurity=False).hexdigest()
 
     def _sibling(self, name: str) -> dict[str, Any]:
-        told: dict[str, Any] = {"rfilename": name, "size": len(self.files[name]),
+        sibling: dict[str, Any] = {"rfilename": name, "size": len(self.files[name]),
                                 "blobId": self._blob(name)}  # fmt: skip
         large = self._large(name)
-        return told | ({"lfs": large} if large else {})
+        return sibling | ({"lfs": large} if large else {})
 
     def _entry(self, name: str) -> dict[str, Any]:
-        told: dict[str, Any] = {"type": "file", "path": name, "size": len(self.files[name]),
+        entry: dict[str, Any] = {"type": "file", "path": name, "size": len(self.files[name]),
                                 "oid": self._blob(name)}  # fmt: skip
         large = self._large(name)
         if large:
-            told["lfs"] = {"oid": large["sha256"], "size": large["size"], "pointerSize": 130}
-        return told
+            entry["lfs"] = {"oid": large["sha256"], "size": large["size"], "pointerSize": 130}
+        return entry
 
     def _file(self, handler: Handler, name: str) -> None:
         body = self.served.get(name, self.files[name])
@@ -206,14 +206,14 @@ class Hub:
             "Accept-Ranges": "bytes",
         }
         status, first = 200, 0
-        wanted = handler.headers.get("Range")
-        if wanted:
-            first = int(wanted.removeprefix("bytes=").split("-")[0])
+        byte_range = handler.headers.get("Range")
+        if byte_range:
+            first = int(byte_range.removeprefix("bytes=").split("-")[0])
             status = 206
             headers["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
         part = body[first:]
         if handler.command == "GET" and large:
-            self.ranges.append(wanted)
+            self.ranges.append(byte_range)
         if self.silent_after is not None and handler.command == "GET" and large:
             headers["Content-Length"] = str(len(part))
             handler.send(status, part[: self.silent_after], headers)

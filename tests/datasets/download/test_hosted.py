@@ -181,7 +181,7 @@ def test_insufficient_disk_space(
 ) -> None:
     publish(landforms())
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(OutputError, match=r"Mars-Landforms: .* needed, 1 kB free"):
         download("landform", tmp_path)
     assert not (tmp_path / "Mars-Landforms").exists()

@@ -46,12 +46,12 @@ def test_images_captions_and_missing_images(
     web.captures[f"{base}/old.png"] = ("20200101000000", picture(2, format="PNG"))
     report = download("paired", tmp_path, settings=settings, variant="whole", revision=SHA)
     folder = tmp_path / "Mars-VL-Pairs"
-    found = items(folder)
-    assert list(found) == ["k0", "k2"]
-    assert found["k0"].data == picture(1)
-    assert found["k2"].source.endswith("00000.tar:k2.png")
-    assert found["k2"].caption == "refined old.png"
-    assert found["k2"].original_caption == "original old.png"
+    records = items(folder)
+    assert list(records) == ["k0", "k2"]
+    assert records["k0"].data == picture(1)
+    assert records["k2"].source.endswith("00000.tar:k2.png")
+    assert records["k2"].caption == "refined old.png"
+    assert records["k2"].original_caption == "original old.png"
     assert report.counts == {"rows": 4, "pairs": 2, "missing": 2, "direct": 1, "wayback": 1}
     assert report.fetched_bytes > len(picture(1))
     assert report.failed(strict=False), "half of it missing is no rot"
@@ -114,10 +114,10 @@ def test_damaged_tar_is_written_again(
     web.file("/a.jpg", picture(1))
     paired(tmp_path, settings)
     tar = tmp_path / "Mars-VL-Pairs/00000.tar"
-    whole = tar.read_bytes()
-    tar.write_bytes(whole[:-700])
+    content = tar.read_bytes()
+    tar.write_bytes(content[:-700])
     paired(tmp_path, settings)
-    assert tar.read_bytes() == whole
+    assert tar.read_bytes() == content
 
 
 def test_offline_packs_downloaded_images(
@@ -141,8 +141,8 @@ def test_the_published_variant_is_a_crop_of_512(
     body = picture(1, (1500, 300))
     web.file("/wide.png", body)
     paired(tmp_path, settings, variant="published", cache=tmp_path / "cache")
-    found = items(tmp_path / "Mars-VL-Pairs")["k0"]
-    with Image.open(io.BytesIO(found.data)) as image:
+    records = items(tmp_path / "Mars-VL-Pairs")["k0"]
+    with Image.open(io.BytesIO(records.data)) as image:
         assert (image.size, image.format) == ((512, 512), "JPEG")
     paired(tmp_path / "whole", settings, cache=tmp_path / "cache")
     assert items(tmp_path / "whole/Mars-VL-Pairs")["k0"].data == body
@@ -227,12 +227,12 @@ def test_killed_download_is_resumed(
     process.send_signal(signal.SIGKILL)
     process.wait()
     over.set()
-    kept = len(list(tmp_path.rglob("*.image")))
-    assert 1 <= kept < 30
+    image_count = len(list(tmp_path.rglob("*.image")))
+    assert 1 <= image_count < 30
     first = web.asked.copy()
     web.asked.clear()
     report = paired(tmp_path, settings)
     assert report["missing"] == []
-    assert sum(web.asked.values()) <= 30 - kept + 1
-    assert sum(first.values()) >= kept
+    assert sum(web.asked.values()) <= 30 - image_count + 1
+    assert sum(first.values()) >= image_count
     assert len(items(tmp_path / "Mars-VL-Pairs")) == 30
