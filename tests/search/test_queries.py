@@ -127,14 +127,14 @@ class Words:
     dimension = unit(0).shape[-1]
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.texts: list[str] = []
 
     def encode_images(self, images: Any) -> Any:
         return unit(3, len(images))
 
     def encode_texts(self, texts: Any, *, role: str = "query") -> Any:
         assert role == "query"
-        self.asked += texts
+        self.texts += texts
         return unit(len(texts[0]), len(texts))
 
 
@@ -145,7 +145,7 @@ def test_make_query() -> None:
         encoder, text="dunes", images=[image], tiles=tiles * 1.001, not_text=["ice", "rock"],
         not_images=[image], not_tiles=tiles[:1], mix=0.2, not_weight=0.1,
     )  # fmt: skip
-    assert len(encoder.asked) == 9 and encoder.asked[0] == geolocalization_prompts("ice")[0]
+    assert len(encoder.texts) == 9 and encoder.texts[0] == geolocalization_prompts("ice")[0]
     text = text_query(unit(len(geolocalization_prompts("dunes")[0]), 3))
     base = hybrid_query(np.concatenate([unit(3, 1), tiles]), text, mix=0.2)
     against = [text_query(unit(len(geolocalization_prompts(name)[0]), 3)) for name in
@@ -154,7 +154,7 @@ def test_make_query() -> None:
     np.testing.assert_allclose(full, expected, atol=1e-5)
     raw = Words()
     make_query(raw, text="dunes", raw=True)
-    assert raw.asked == ["dunes"]
+    assert raw.texts == ["dunes"]
     np.testing.assert_allclose(make_query(None, tiles=tiles), image_query(tiles), atol=1e-6)
 
 

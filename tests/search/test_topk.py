@@ -87,8 +87,8 @@ def test_a_constant_model_is_ordered_by_id_in_bounded_memory(
     ranking = exact_topk(source, unit(np.ones((1, 8)), np.float32), 10)
     assert source.ids(ranking.rows[0]) == [f"{number:05d}" for number in range(10)]
     held = 2 * (4 * 10 + 16) + 64  # candidates at any time
-    assert sum(source.asked) > 5000 - held  # too alike for bounds: scored exactly, in turn
-    assert max(source.asked) <= held
+    assert sum(source.lookups) > 5000 - held  # too alike for bounds: scored exactly, in turn
+    assert max(source.lookups) <= held
 
 
 def test_near_ties_are_ordered_by_exact_scores() -> None:

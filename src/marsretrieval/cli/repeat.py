@@ -163,10 +163,10 @@ def finish_repeat(context: typer.Context) -> Repetition | None:
     from marsretrieval.search.provenance import read_request
 
     names = {flag: option.name or "" for option in context.command.params for flag in option.opts}
-    given = command_line_flags(context)
-    excluded = {other for flag in given for other in _EXCLUDES.get(flag, ())} - given
+    flags = command_line_flags(context)
+    excluded = {other for flag in flags for other in _EXCLUDES.get(flag, ())} - flags
     for flag in _OPTIONS.values():
-        if names[flag] in repetition.options and flag in given | excluded:
+        if names[flag] in repetition.options and flag in flags | excluded:
             repetition.overridden.append(flag)
         if names[flag] in repetition.options and flag in excluded:
             del repetition.options[names[flag]]
@@ -185,11 +185,11 @@ def finish_repeat(context: typer.Context) -> Repetition | None:
     for flag in repetition.overridden:
         say(
             f"note: {flag} of the command line replaces that of {repetition.file}"
-            if flag in given
+            if flag in flags
             else f"note: {flag} of {repetition.file} is left out, replaced by the command line"
         )
     against = repetition.record.get("against")
-    if against and "--against" not in given:
+    if against and "--against" not in flags:
         say(
             f"note: the catalogue of {repetition.file} is not part of the search; add "
             f"--against {against.get('file') or 'CATALOGUE'} to compare the hits again"

@@ -109,14 +109,14 @@ def _images(
     labels: dict[str, str] | None = None,
 ) -> Iterator[EmbeddingItem]:
     """Images of a source, each id once; only those with an annotation if there are any."""
-    seen: set[str] = set()
+    ids: set[str] = set()
     for shard in source.shards():
         for item in source.read(shard, images=False):
-            if not isinstance(item, Record) or item.id in seen:
+            if not isinstance(item, Record) or item.id in ids:
                 continue
             if any(column is not None and item.id not in column for column in (texts, labels)):
                 continue
-            seen.add(item.id)
+            ids.add(item.id)
             yield EmbeddingItem(
                 "image", item.id, item.source, text=(texts or {}).get(item.id, ""),
                 label=(labels or {}).get(item.id, ""), lon=item.lon, lat=item.lat,

@@ -293,13 +293,13 @@ def _evaluate_landform(
                 f"image queries: classes with one image have no value: {single:,} of "
                 f"{len(classes):,}"
             )
-        shown = {name: keys[0] for name, keys in members.items() if len(keys) > 1}
+        names = {name: keys[0] for name, keys in members.items() if len(keys) > 1}
     else:
         evaluation = landform.evaluate_scores(
             (matched.scores(name) for name in required), query_names=required, **items
         )
-        shown = {name: name for name in required}
-    for name, query in shown.items():
+        names = {name: name for name in required}
+    for name, query in names.items():
         _append_hits(
             hits, "all", f"{name}: {query}" if by_image else name,
             matched.best(query, tie_order, own=query if by_image else None), ids,

@@ -38,14 +38,14 @@ class Mosaic:
 
     def __init__(self, zips: dict[str, bytes]) -> None:
         self.zips = zips
-        self.asked: list[tuple[str, str | None]] = []
+        self.requests: list[tuple[str, str | None]] = []
         self.silent_after: int | None = None
         self.over = threading.Event()
 
     def __call__(self, request: Handler) -> None:
         name = request.path.rpartition("/")[2]
         span = request.headers.get("Range")
-        self.asked.append((name, span))
+        self.requests.append((name, span))
         data = self.zips.get(name)
         if data is None:
             request.send(404)
@@ -124,11 +124,11 @@ def test_region_is_downloaded_cut_and_its_zips_deleted(mosaic, address, tmp_path
     ]
     manifest = read_manifest(out / "E176_N00.json")
     assert manifest.source == "MurrayLab_GlobalCTXMosaic_V01_E176_N00.zip"
-    requests = len(mosaic.asked)
+    requests = len(mosaic.requests)
     assert requests == 3
     again = json.loads(subprocess.run(command(out, address), capture_output=True, text=True).stdout)
     assert (again["quads"]["cut"], len(again["quads"]["kept"])) == ([], 3)
-    assert len(mosaic.asked) == requests
+    assert len(mosaic.requests) == requests
 
 
 def test_missing_quad_is_reported_and_the_others_are_cut(mosaic, address, tmp_path):
@@ -170,10 +170,10 @@ def test_killed_run_resumes_within_the_file(mosaic, address, zips, tmp_path: Pat
     wait_for(part, 200_000)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    mosaic.silent_after, mosaic.asked = None, []
+    mosaic.silent_after, mosaic.requests = None, []
     done = subprocess.run(command(out, address), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert mosaic.asked[0] == (QUADS[2].zip_name, "bytes=200000-")
+    assert mosaic.requests[0] == (QUADS[2].zip_name, "bytes=200000-")
     assert json.loads(done.stdout)["tiles"] == 1200
 
 
@@ -187,7 +187,7 @@ def test_ctrl_c_does_not_wait_for_a_silent_server(mosaic, address, tmp_path: Pat
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert error.startswith("interrupted")
-    assert len(mosaic.asked) == 1
+    assert len(mosaic.requests) == 1
 
 
 def test_complete_zip_is_not_downloaded_twice(mosaic, address, zips, tmp_path: Path):
@@ -196,7 +196,7 @@ def test_complete_zip_is_not_downloaded_twice(mosaic, address, zips, tmp_path: P
     (tmp_path / "scratch" / QUADS[0].zip_name).write_bytes(zips[QUADS[0].zip_name])
     report = fetched(tmp_path / "out", address, scratch=tmp_path / "scratch")
     assert report.complete
-    assert QUADS[0].zip_name not in {name for name, _ in mosaic.asked}
+    assert QUADS[0].zip_name not in {name for name, _ in mosaic.requests}
 
 
 def test_scratch_folder_holds_at_most_two_zips(mosaic, address, tmp_path, monkeypatch):
@@ -258,7 +258,7 @@ def test_unexpected_quads_stop_the_download_early(mosaic, address, zips, tmp_pat
     assert all("not the quad" in item.reason for item in report.failed)
     assert report.untried == ["E012_N00", "E016_N00"]
     assert not report.complete
-    assert len({name for name, _ in mosaic.asked}) <= 4  # one ahead
+    assert len({name for name, _ in mosaic.requests}) <= 4  # one ahead
 
 
 def test_two_runs_cannot_share_a_scratch_folder(address, tmp_path: Path, monkeypatch) -> None:

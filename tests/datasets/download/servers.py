@@ -78,7 +78,7 @@ class Web:
     def __init__(self) -> None:
         self.routes: dict[str, Callable[[Handler], None]] = {}
         self.captures: dict[str, tuple[str, bytes]] = {}
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
 
     def file(self, path: str, body: bytes, **headers: str) -> None:
         self.routes[path] = lambda handler: handler.send(200, body, headers)
@@ -89,7 +89,7 @@ class Web:
 
     def __call__(self, handler: Handler) -> None:
         parts = urlsplit(handler.path)
-        self.asked[parts.path] += 1
+        self.requests[parts.path] += 1
         if parts.path.startswith("/web/"):
             self._capture(handler)
         elif parts.path in self.routes:
@@ -120,7 +120,7 @@ class Hub:
         self.repository = repository
         self.revision = revision
         self.files = dict(files)
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
         self.tokens: set[str | None] = set()
         self.cdn: str | None = None
         self.cdn_tokens: set[str | None] = set()
@@ -132,7 +132,7 @@ class Hub:
 
     def __call__(self, handler: Handler) -> None:
         path = unquote(urlsplit(handler.path).path)
-        self.asked[f"{handler.command} {path}"] += 1
+        self.requests[f"{handler.command} {path}"] += 1
         if path.startswith("/cdn/"):
             self.cdn_tokens.add(handler.headers.get("Authorization"))
             self._file(handler, path.removeprefix("/cdn/"))
@@ -201,7 +201,7 @@ class Hub:
         large = self._large(name)
         headers = {
             # Not the hash: servers behind one name may each have tags of their own.
-            "ETag": f'"{sum(self.asked.values())}"' if large else f'"{self._blob(name)}"',
+            "ETag": f'"{sum(self.requests.values())}"' if large else f'"{self._blob(name)}"',
             "X-Repo-Commit": self.revision,
             "Accept-Ranges": "bytes",
         }

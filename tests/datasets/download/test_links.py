@@ -46,7 +46,7 @@ def test_valid_image_is_saved_byte_for_byte(
     assert (result.width, result.height, result.size) == (64, 48, len(body))
     assert result.sha256 == hashlib.sha256(body).hexdigest()
     assert LinkCache(tmp_path).read(result) == body
-    assert web.asked == {"/a.png": 1}
+    assert web.requests == {"/a.png": 1}
 
 
 def test_dead_link_is_downloaded_from_the_archive(
@@ -58,7 +58,7 @@ def test_dead_link_is_downloaded_from_the_archive(
     assert isinstance(result, Fetched)
     assert result.method == "wayback"
     assert result.resolved_url == f"{base}/web/20190304050607id_/{url}"
-    assert web.asked["/gone.jpg"] == 1, "a 404 is final"
+    assert web.requests["/gone.jpg"] == 1, "a 404 is final"
 
 
 def test_dead_link_without_archive_lists_the_attempts(
@@ -97,7 +97,7 @@ def test_a_redirect_to_a_private_address_is_refused(
     web.status("/away.jpg", 302, Location=target)
     reason = failure(f"{base}/away.jpg", settings, tmp_path)
     assert reason.startswith("direct: refused: not a public address")
-    assert web.asked["/away.jpg"] == 1
+    assert web.requests["/away.jpg"] == 1
 
 
 def test_localhost_is_refused_unless_allowed(
@@ -107,7 +107,7 @@ def test_localhost_is_refused_unless_allowed(
     strict = replace(settings, allowed_addresses=frozenset())
     reason = failure(f"{base}/a.jpg", strict, tmp_path)
     assert "refused: not a public address (127.0.0.1)" in reason
-    assert not web.asked
+    assert not web.requests
 
 
 def test_other_schemes_and_redirect_loops(
@@ -148,7 +148,7 @@ def test_too_large_by_header_and_by_body(
     for name in ("says", "sends"):
         reason = failure(f"{base}/{name}.jpg", settings, tmp_path)
         assert reason.startswith("direct: too large (over 100,000 bytes)")
-        assert web.asked[f"/{name}.jpg"] == 1
+        assert web.requests[f"/{name}.jpg"] == 1
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -182,7 +182,7 @@ def test_non_image_response_is_not_retried(
 ) -> None:
     web.file("/page.jpg", body)
     assert failure(f"{base}/page.jpg", settings, tmp_path).startswith(f"direct: {said}")
-    assert web.asked["/page.jpg"] == 1
+    assert web.requests["/page.jpg"] == 1
 
 
 def test_truncated_body_is_reported_with_and_without_length(
@@ -205,7 +205,7 @@ def test_truncated_body_is_reported_with_and_without_length(
         "direct: connection failed (RemoteProtocolError"
     )
     assert failure(f"{base}/unknown.jpg", settings, tmp_path).startswith("direct: damaged image")
-    assert web.asked["/known.jpg"] == web.asked["/unknown.jpg"] == 3
+    assert web.requests["/known.jpg"] == web.requests["/unknown.jpg"] == 3
 
 
 def test_equal_urls_are_downloaded_once_and_hosts_are_rate_limited(
@@ -228,7 +228,7 @@ def test_equal_urls_are_downloaded_once_and_hosts_are_rate_limited(
     many = replace(settings, workers=12, per_host=2)
     result = fetch_links(urls + urls, LinkCache(tmp_path), many)
     assert len(result) == 12
-    assert set(web.asked.values()) == {1}
+    assert set(web.requests.values()) == {1}
     assert most[0] == 2
 
 
