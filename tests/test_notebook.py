@@ -45,25 +45,25 @@ def execute(path: Path, planet: Path, folder: Path, monkeypatch: pytest.MonkeyPa
         notebook, timeout=300, resources={"metadata": {"path": str(folder)}}
     )
     client.execute()
-    shown = outputs(notebook)
-    assert "Traceback" not in shown
-    return shown
+    output = outputs(notebook)
+    assert "Traceback" not in output
+    return output
 
 
 def test_models_are_benchmarked(
     tiny_planet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = execute(EXAMPLES / "benchmark.ipynb", tiny_planet, tmp_path, monkeypatch)
-    assert "Brightness" in shown and "mars-nano" in shown and "yardangs/text" in shown
+    output = execute(EXAMPLES / "benchmark.ipynb", tiny_planet, tmp_path, monkeypatch)
+    assert "Brightness" in output and "mars-nano" in output and "yardangs/text" in output
     assert (tmp_path / "yardangs.gpkg").exists()
 
 
 def test_it_runs(tiny_planet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = execute(NOTEBOOK, tiny_planet, tmp_path, monkeypatch)
+    output = execute(NOTEBOOK, tiny_planet, tmp_path, monkeypatch)
     assert {"yardangs.gpkg", "yardangs.csv", "yardangs.csv.json", "yardangs.tif", "mars.store"} <= {
         path.name for path in tmp_path.iterdir()
     }
-    assert shown.count("image/png") >= 5 and "text/html" in shown
+    assert output.count("image/png") >= 5 and "text/html" in output
 
 
 def test_the_python_of_the_page_runs(

@@ -73,8 +73,8 @@ def test_command_line_reference_is_complete(site: Path, monkeypatch: pytest.Monk
         assert name in page
         for param in command.params:
             if param.param_type_name == "option":
-                shown = [option for option in param.opts if option not in EARLIER_NAMES]
-                assert all(option in page for option in shown), f"{name} {shown}"
+                options = [option for option in param.opts if option not in EARLIER_NAMES]
+                assert all(option in page for option in options), f"{name} {options}"
             else:
                 metavar = param.metavar or param.name
                 assert metavar in page, f"{name} {metavar}"

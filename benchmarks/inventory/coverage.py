@@ -65,15 +65,15 @@ def simulate(
     """
     generator = np.random.default_rng(seed)
     sizes = np.array(setting.sizes)
-    left = np.tile(sizes, (runs, 1))  # not drawn yet
+    remaining = np.tile(sizes, (runs, 1))  # not drawn yet
     left_positive = np.tile(np.array(setting.positives), (runs, 1))
     sampled = np.zeros((runs, len(sizes)), dtype=np.int64)
     positive = np.zeros_like(sampled)
     active = np.ones(runs, dtype=bool)
     add = np.tile(np.minimum(START, sizes), (runs, 1))
     while active.any():
-        drawn = generator.hypergeometric(left_positive, left - left_positive, add)
-        left, left_positive = left - add, left_positive - drawn
+        drawn = generator.hypergeometric(left_positive, remaining - left_positive, add)
+        remaining, left_positive = remaining - add, left_positive - drawn
         sampled, positive = sampled + add, positive + drawn
         total, low, high = (
             values + setting.known for values in stratified_limits(sizes, sampled, positive)
@@ -85,7 +85,7 @@ def simulate(
         add = np.zeros_like(sampled)
         chosen = np.maximum(stratum, 0)
         rows = np.arange(runs)
-        add[rows, chosen] = np.where(active, np.minimum(step, left[rows, chosen]), 0)
+        add[rows, chosen] = np.where(active, np.minimum(step, remaining[rows, chosen]), 0)
     truth = setting.known + sum(setting.positives)
     return {
         "setting": setting.name,

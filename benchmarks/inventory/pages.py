@@ -83,8 +83,8 @@ def audit_once(
     """
     reader = reader or Reader()
     generator = np.random.default_rng([seed, 99])
-    known = [f"k{number}" for number in range(setting.known + _KNOWN_NO)]
-    domain, truth, start = [], set(known[: setting.known]), 0
+    marked = [f"k{number}" for number in range(setting.known + _KNOWN_NO)]
+    domain, truth, start = [], set(marked[: setting.known]), 0
     for size, positive in zip(setting.sizes, setting.positives, strict=True):
         names = [f"t{number}" for number in range(start, start + size)]
         truth |= {names[index] for index in generator.choice(size, positive, replace=False)}
@@ -93,20 +93,20 @@ def audit_once(
     others = [f"r{number}" for number in range(rest)]
     rest_names = set(generator.choice(others, rest_positive, replace=False).tolist())
     marks = [
-        Mark(name, "yes" if name in truth else "no", _TIME, tiles=place_tiles) for name in known
+        Mark(name, "yes" if name in truth else "no", _TIME, tiles=place_tiles) for name in marked
     ]
     drawn = generator.permutation(rest)
     audit = begin_audit(
         1,
-        [*known, *domain],
+        [*marked, *domain],
         marks,
         [],
-        population=len(known) + len(domain) + rest,
+        population=len(marked) + len(domain) + rest,
         rest=lambda count: (rest, [others[index] for index in drawn[:count].tolist()]),
         vector="",
         seed=seed,
     )
-    shown = 0
+    tile_count = 0
     while (more := draw_page(audit, marks, [audit], page)) is not audit:
         audit = more
         for slot in audit.pages[-1]:
@@ -118,14 +118,14 @@ def audit_once(
                     slot.id, answer, _TIME, how="audit", audit=1, page=number, tiles=place_tiles
                 )
             )  # fmt: skip
-            shown += 1
+            tile_count += 1
     result = estimate(marks, [audit], population=audit.population, place_deg=_NO_DISTANCE)
     return {
         **result,
         "true_tiles": len(truth),
         "true_places": len(truth) / place_tiles,
         "true_rest": rest_positive,
-        "shown": shown,
+        "shown": tile_count,
         "kinds": _count_kinds(audit),
         "tally": count_answers(audit, marks, [audit]),
     }

@@ -35,14 +35,14 @@ def seconds(function: Callable[[], Any], repeats: int) -> tuple[float, Any]:
 
 def show(name: str, ours: Callable[..., Any], theirs: Callable[[], Any]) -> None:
     fast, actual = seconds(lambda: ours(resamples=0), 3)
-    whole, _ = seconds(lambda: ours(resamples=1000), 3)
+    total, _ = seconds(lambda: ours(resamples=1000), 3)
     slow, expected = seconds(theirs, 3)
     difference = max(
         abs(a - b)
         for (_, a), (_, b) in zip(flat(dict(actual.published)), flat(expected), strict=True)
     )
     ratio = f"{slow / fast:.1f}x"
-    print(f"| {name} | {fast:.3f} | {whole:.2f} | {slow:.2f} | {ratio} | {difference:.0e} |")
+    print(f"| {name} | {fast:.3f} | {total:.2f} | {slow:.2f} | {ratio} | {difference:.0e} |")
 
 
 def main() -> None:

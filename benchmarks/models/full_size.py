@@ -59,21 +59,28 @@ def build_encoder(model: str, device: torch.device) -> TorchEncoder:
     torch.set_default_dtype(dtype)
     try:
         with device:
-            whole = build_model(model)
+            full_model = build_model(model)
     finally:
         torch.set_default_dtype(default)
-    images = ImagePreprocess(_image_processor(record, whole.config))
+    images = ImagePreprocess(_image_processor(record, full_model.config))
     if record.family == "two_tower":
         return TwoTowerEncoder(
-            record, _OPTIONS, whole, clip_tokenizer(), images, device, dtype, None
+            record, _OPTIONS, full_model, clip_tokenizer(), images, device, dtype, None
         )
     if record.family == "vision_only":
-        return VisionOnlyEncoder(record, _OPTIONS, whole, images, device, dtype, None)
-    processor = _processor(whole.config.model_type)
+        return VisionOnlyEncoder(record, _OPTIONS, full_model, images, device, dtype, None)
+    processor = _processor(full_model.config.model_type)
     processor.image_processor = images.processor
     recipe = InputRecipe.from_spec(record, _OPTIONS)
     return MultimodalEncoder(
-        record, _OPTIONS, whole.model, processor, recipe, device=device, dtype=dtype, revision=None
+        record,
+        _OPTIONS,
+        full_model.model,
+        processor,
+        recipe,
+        device=device,
+        dtype=dtype,
+        revision=None,
     )
 
 

@@ -45,19 +45,19 @@ def make_cache(record: ModelSpec, cache: Path) -> None:
     from safetensors.torch import save_file
 
     commit = record.revision or _UNKNOWN_COMMIT
-    place = cache / f"models--{record.repository.replace('/', '--')}"
-    folder = place / "snapshots" / commit
+    cache_folder = cache / f"models--{record.repository.replace('/', '--')}"
+    folder = cache_folder / "snapshots" / commit
     folder.mkdir(parents=True)
-    (place / "refs").mkdir()
-    (place / "refs" / "main").write_text(commit)
+    (cache_folder / "refs").mkdir()
+    (cache_folder / "refs" / "main").write_text(commit)
 
     architecture = record.settings["architecture"]
     model = open_clip.get_model_config(architecture)
     size = record.settings.get("image_size")
     if size:
         model["vision_cfg"]["image_size"] = size
-    known = get_pretrained_cfg(architecture, _TAGS[record.id])
-    preprocess = {key: known[key] for key in _PREPROCESS}
+    published = get_pretrained_cfg(architecture, _TAGS[record.id])
+    preprocess = {key: published[key] for key in _PREPROCESS}
     config = {"model_cfg": model, "preprocess_cfg": preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     if model["text_cfg"].get("hf_tokenizer_name"):

@@ -41,8 +41,8 @@ _CLUSTERS, _GROUPS, _FACTORS = 2000, 40, 64
 def generate(folder: Path, rows: int, dimension: int) -> None:
     """Write all files unless identical ones exist."""
     settings = {"rows": rows, "dimension": dimension, "version": 1}
-    done = folder / "generated.json"
-    if done.exists() and json.loads(done.read_text()) == settings:
+    description = folder / "generated.json"
+    if description.exists() and json.loads(description.read_text()) == settings:
         return
     (folder / "published").mkdir(parents=True, exist_ok=True)
     corners = _corners(-(-rows // _PER_QUAD))
@@ -64,7 +64,7 @@ def generate(folder: Path, rows: int, dimension: int) -> None:
         folder / "published" / "features.npy", "w+", np.float32, (rows, dimension)
     )
     ids: list[str] = []
-    places: list[tuple[float, float]] = []
+    positions: list[tuple[float, float]] = []
     for first in range(0, len(corners), _QUADS_AT_ONCE):
         batch = range(first, min(first + _QUADS_AT_ONCE, len(corners)))
         start, end = first * _PER_QUAD, min(batch.stop * _PER_QUAD, rows)
@@ -74,7 +74,7 @@ def generate(folder: Path, rows: int, dimension: int) -> None:
             begin, stop = quad * _PER_QUAD, min((quad + 1) * _PER_QUAD, rows)
             here = _tiles(*corners[quad])[: stop - begin]
             ids += [name for name, _, _ in here]
-            places += [(lon, lat) for _, lon, lat in here]
+            positions += [(lon, lat) for _, lon, lat in here]
             items = [
                 Item(name, name, name.encode().ljust(16)[:16], lon, lat, _TILE_DEG, _TILE_DEG)
                 for name, lon, lat in here
@@ -84,11 +84,11 @@ def generate(folder: Path, rows: int, dimension: int) -> None:
                 write_shard(store, entry, items, vectors[begin - start : stop - start], "float16")
     features.flush()
     del features
-    for name, value in (("ids", ids), ("places", places)):
+    for name, value in (("ids", ids), ("places", positions)):
         with (folder / "published" / f"{name}.pkl").open("wb") as file:
             pickle.dump(value, file)
     np.save(folder / "queries.npy", clusters.queries())
-    done.write_text(json.dumps(settings))
+    description.write_text(json.dumps(settings))
 
 
 class _Clusters:

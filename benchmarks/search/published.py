@@ -21,13 +21,14 @@ def main() -> None:
     with (folder / "published" / "ids.pkl").open("rb") as file:
         ids = pickle.load(file)
     with (folder / "published" / "places.pkl").open("rb") as file:
-        places = pickle.load(file)
+        positions = pickle.load(file)
     query = np.load(folder / "queries.npy")[number : number + 1]
     index = faiss.IndexFlatIP(features.shape[1])
     index.add(features)
     scores, rows = index.search(query, k)
     answers = [
-        (ids[row], places[row], float(score)) for row, score in zip(rows[0], scores[0], strict=True)
+        (ids[row], positions[row], float(score))
+        for row, score in zip(rows[0], scores[0], strict=True)
     ]
     assert len(answers) == k
     np.save(out, rows[0])

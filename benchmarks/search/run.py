@@ -106,11 +106,13 @@ def warm(settings: argparse.Namespace, index: SearchIndex, queries: Any) -> dict
     one = queries[:1]
     metric = faiss.METRIC_INNER_PRODUCT
 
-    def plain(asked: Any, count: int, **options: Any) -> Callable[[], Any]:
-        return lambda: exact_topk(store, asked, count, index="ignore", **options)
+    def plain(query_vectors: Any, count: int, **options: Any) -> Callable[[], Any]:
+        return lambda: exact_topk(store, query_vectors, count, index="ignore", **options)
 
-    def ours(asked: Any, count: int, kernel: str = "auto", **options: Any) -> Callable[[], Any]:
-        return lambda: exact_topk(index, asked, count, kernel=kernel, **options)
+    def ours(
+        query_vectors: Any, count: int, kernel: str = "auto", **options: Any
+    ) -> Callable[[], Any]:
+        return lambda: exact_topk(index, query_vectors, count, kernel=kernel, **options)
 
     codes, half, full = index.codes.nbytes, index.stored.nbytes, features.nbytes
     ten = len(queries)
@@ -184,27 +186,33 @@ def whole(settings: argparse.Namespace, count: int) -> dict[str, Any]:
             return process("benchmarks.search.published", folder, query, k, into)
 
         ours(), published(0)  # load the files into the page cache
-        mine, theirs = [], []
+        own_seconds, theirs = [], []
         for query in range(count):
-            mine.append(ours())
+            own_seconds.append(ours())
             theirs.append(published(query))
-            print(f"{mine[-1]['s']:.2f} s, {theirs[-1]['s']:.2f} s", file=sys.stderr, flush=True)
+            print(
+                f"{own_seconds[-1]['s']:.2f} s, {theirs[-1]['s']:.2f} s",
+                file=sys.stderr,
+                flush=True,
+            )
             # The published method fills the page cache: read the files of the store again.
             ours()
     total, total_cpu = (sum(item[clock] for item in theirs) for clock in ("s", "cpu_s"))
-    median, cpu = (statistics.median(item[clock] for item in mine) for clock in ("s", "cpu_s"))
+    median, cpu = (
+        statistics.median(item[clock] for item in own_seconds) for clock in ("s", "cpu_s")
+    )
     return {
         "ours_s": median,
-        "ours_least_s": min(item["s"] for item in mine),
+        "ours_least_s": min(item["s"] for item in own_seconds),
         "ours_cpu_s": cpu,
         "published_s": total,
         "published_least_s": len(theirs) * min(item["s"] for item in theirs),
         "published_cpu_s": total_cpu,
         "ratio": total / median,
         "ratio_cpu": total_cpu / cpu,
-        "ours_peak_gb": max(item["peak_gb"] for item in mine),
+        "ours_peak_gb": max(item["peak_gb"] for item in own_seconds),
         "published_peak_gb": max(item["peak_gb"] for item in theirs),
-        "ours_own_gb": max(item["own_gb"] for item in mine),
+        "ours_own_gb": max(item["own_gb"] for item in own_seconds),
         "published_own_gb": max(item["own_gb"] for item in theirs),
     }
 

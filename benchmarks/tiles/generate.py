@@ -79,12 +79,12 @@ def _fractal(rng: np.random.Generator, exponent: float) -> Floats:
 def _stretched(field: Floats, rows: npt.NDArray[np.intp], pixels: int) -> Floats:
     """Interpolate `field` linearly over the quad and return the given rows."""
 
-    def places(at: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], Floats]:
-        place = (at + 0.5) / pixels * (_PERIOD - 2)
-        return place.astype(np.intp), (place % 1).astype(np.float32)
+    def positions(at: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], Floats]:
+        position = (at + 0.5) / pixels * (_PERIOD - 2)
+        return position.astype(np.intp), (position % 1).astype(np.float32)
 
-    i, down = places(rows)
-    j, right = places(np.arange(pixels))
+    i, down = positions(rows)
+    j, right = positions(np.arange(pixels))
     lines = field[i] * (1 - down[:, None]) + field[i + 1] * down[:, None]
     values: Floats = lines[:, j] * (1 - right) + lines[:, j + 1] * right
     return values

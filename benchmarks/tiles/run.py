@@ -128,7 +128,7 @@ def stages(source: Path, archive: Path | None) -> Iterator[tuple[str, Taken]]:
     window = [np.ascontiguousarray(band[:, start : start + rows]) for start in starts[:4]]
     y = axis(rows, 2.0, step, SPEC.size, ROW_BLOCK)
     x = axis(rows, 2.0, step, SPEC.size, COLUMN_BLOCK)
-    done = [resample(item, y, x, no_data=None).pixels for item in window]
+    resampled = [resample(item, y, x, no_data=None).pixels for item in window]
 
     def over(work: Callable[[Any], Any], items: Iterable[Any]) -> Callable[[], None]:
         def run() -> None:
@@ -139,7 +139,7 @@ def stages(source: Path, archive: Path | None) -> Iterator[tuple[str, Taken]]:
 
     numbers = range(400)
     yield "resample", timed(over(lambda i: resample(window[i % 4], y, x, no_data=None), numbers))
-    yield "encode", timed(over(lambda i: encode(done[i % 4], "png"), numbers))
+    yield "encode", timed(over(lambda i: encode(resampled[i % 4], "png"), numbers))
 
 
 def timed(work: Callable[[], None]) -> Taken:
@@ -166,16 +166,16 @@ def differences(folder: Path, tar: Path) -> str:
 
 @contextmanager
 def workplace(folder: Path | None) -> Iterator[Path]:
-    place = Path(tempfile.mkdtemp(dir=folder, prefix="tiles-"))
+    work_folder = Path(tempfile.mkdtemp(dir=folder, prefix="tiles-"))
     try:
-        yield place
+        yield work_folder
     finally:
-        shutil.rmtree(place)
+        shutil.rmtree(work_folder)
 
 
-def _zip_of(source: Path, place: Path) -> Path:
+def _zip_of(source: Path, folder: Path) -> Path:
     beside = source.with_name(QUAD.zip_name)
-    return beside if beside.exists() else write_zip(source, QUAD, place)
+    return beside if beside.exists() else write_zip(source, QUAD, folder)
 
 
 def main() -> None:
@@ -190,11 +190,11 @@ def main() -> None:
     parser.add_argument("--zip", action="store_true", help="the zip too (minutes to pack)")
     arguments = parser.parse_args()
     tiles = [tile for row in tile_rows(QUAD, SPEC) for tile in row]
-    with workplace(arguments.folder) as place:
-        source = arguments.source or write_quad(place, QUAD, arguments.pixels)
+    with workplace(arguments.folder) as folder:
+        source = arguments.source or write_quad(folder, QUAD, arguments.pixels)
         with rasterio.open(source) as file:
             pixels = file.width
-        archive = _zip_of(source, place) if arguments.zip else None
+        archive = _zip_of(source, folder) if arguments.zip else None
         load = os.getloadavg()[0]
         print(
             f"{platform.machine()}, {usable_cpus()} CPUs, load {load:.1f} at the start; "
@@ -209,7 +209,7 @@ def main() -> None:
             runs["ours from the zip"] = (archive,)
         medians = {}
         for number, (name, (path, *options)) in enumerate(runs.items()):
-            out = place / f"ours{number}"
+            out = folder / f"ours{number}"
             times = []
             for _ in range(RUNS):
                 shutil.rmtree(out, ignore_errors=True)
@@ -217,11 +217,11 @@ def main() -> None:
             medians[name] = sorted(times, key=lambda run_time: run_time.wall)[RUNS // 2]
             walls = ", ".join(f"{item.wall:.2f}" for item in times)
             print(f"{name}: {walls} s, load {os.getloadavg()[0]:.1f}", flush=True)
-        published = place / "published"
+        published = folder / "published"
         slow = straightforward(source, tiles, published)
         results = [("straightforward", slow, "")]
         for number, name in enumerate(runs):
-            tar = place / f"ours{number}" / f"{QUAD.name}.tar"
+            tar = folder / f"ours{number}" / f"{QUAD.name}.tar"
             results.append((name, medians[name], differences(published, tar)))
         print(f"\nload {os.getloadavg()[0]:.1f} at the end\n")
         print("| route | wall, s | CPU, s | tiles/s | ratio (wall) | ratio (CPU) | peak | pixels |")

@@ -499,8 +499,8 @@ def _task_classes() -> tuple[type[Any], type[Any]]:
         def task_specific_scores(
             self, scores: Any, qrels: Any, results: Any, hf_split: str, hf_subset: str
         ) -> dict[str, float]:
-            whole = [of_query[f"map_cut_{self._top_k}"] for of_query in scores.values()]
-            return {"map_at_all": float(np.mean(whole)), **_score_landforms(qrels, results)}
+            values = [of_query[f"map_cut_{self._top_k}"] for of_query in scores.values()]
+            return {"map_at_all": float(np.mean(values)), **_score_landforms(qrels, results)}
 
     class MarsGeolocalization(AbsTaskRetrieval):  # type: ignore[misc]
         """Geo-localization: rank the tiles of a store by the name of a landform."""

@@ -81,8 +81,8 @@ def test_files_name_the_store_of_every_hit(folders: list[Path], tmp_path: Path) 
         assert list(geopandas.read_file(path).sort_values("rank")["store"]) == stores
     features = json.loads(result.write(tmp_path / "hits.geojson")[0].read_text())["features"]
     assert len({feature["id"] for feature in features}) == 10  # `both` is in both stores
-    places = geopandas.read_file(tmp_path / "hits.gpkg", layer="places")
-    assert places["best_store"][0] == stores[0]
+    layer = geopandas.read_file(tmp_path / "hits.gpkg", layer="places")
+    assert layer["best_store"][0] == stores[0]
 
 
 def test_the_page_has_the_images_of_both_stores(tmp_path: Path) -> None:
@@ -100,8 +100,8 @@ def test_the_page_has_the_images_of_both_stores(tmp_path: Path) -> None:
         result.sheet(tmp_path / "x.png")
     page = Page((tmp_path / "x.html").read_text(encoding="utf-8"))
     assert len(page.all("img")) == 4  # three hits and the example
-    shown = [p.text for p in page.all("p", class_="where-text") if "title" in p.attributes]
-    assert shown == [hit.store for hit in result]
+    captions = [p.text for p in page.all("p", class_="where-text") if "title" in p.attributes]
+    assert captions == [hit.store for hit in result]
     assert page.all("pre")[0].text.count("--store") == 2
 
 

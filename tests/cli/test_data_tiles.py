@@ -24,8 +24,8 @@ def test_from_a_raster_to_a_layer(write_raster, marsretrieval, tmp_path: Path) -
     planned = json.loads(marsretrieval(*arguments, "--dry-run", "--json").stdout)
     assert planned["tiles"] == 6 and planned["rasters"][0]["instrument"] == "CTX"
     assert not out.exists()
-    shown = marsretrieval(*arguments, "--dry-run").stdout
-    assert "CTX B01_009958_1524_XI_27S347W" in shown and "192 x 128 uint8" in shown
+    plan = marsretrieval(*arguments, "--dry-run").stdout
+    assert "CTX B01_009958_1524_XI_27S347W" in plan and "192 x 128 uint8" in plan
     report = json.loads(marsretrieval(*arguments, "--json").stdout)
     assert report["complete"] and report["tiles"] == 6
     assert "1 already present" in marsretrieval(*arguments).stdout

@@ -76,8 +76,8 @@ def test_options_and_commands_are_grouped() -> None:
         options = [option for option in options if not option.hidden]
         text_of_it = help_of(name)
         for option in (opt for param in options for opt in param.opts):
-            shown = re.search(rf"(?<![\w-]){option}(?![\w-])", text_of_it) is not None
-            assert shown != (option in EARLIER_NAMES), f"{name} {option}"
+            is_listed = re.search(rf"(?<![\w-]){option}(?![\w-])", text_of_it) is not None
+            assert is_listed != (option in EARLIER_NAMES), f"{name} {option}"
 
 
 def test_defaults_and_choices_are_shown() -> None:

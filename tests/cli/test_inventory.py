@@ -26,8 +26,8 @@ Run = Callable[..., Result]
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """400 tiles of 0.2 degrees in 20 rows and 20 columns."""
     folder = tmp_path_factory.mktemp("commands")
-    places = [(0.1 + 0.2 * (n % 20), 0.1 + 0.2 * (n // 20), 0.2) for n in range(400)]
-    make_store(folder / "store", places)
+    positions = [(0.1 + 0.2 * (n % 20), 0.1 + 0.2 * (n // 20), 0.2) for n in range(400)]
+    make_store(folder / "store", positions)
     np.save(folder / "query.npy", FakeEncoder().encode_texts(["pitted cones"]))
     return folder / "store"
 
@@ -157,8 +157,8 @@ def test_wrong_use(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    given = [{"NAME": str(name), "STORE": str(store)}.get(word, word) for word in arguments]
-    output = marsretrieval("inventory", *given, code=code).output
+    words = [{"NAME": str(name), "STORE": str(store)}.get(word, word) for word in arguments]
+    output = marsretrieval("inventory", *words, code=code).output
     assert any(part in output for part in message.split("|")), output
     assert "Traceback" not in output
 
@@ -185,8 +185,8 @@ def test_a_search_with_the_learned_vector(name: Path, store: Path, marsretrieval
     vector = name.with_name("cones.inventory") / "learned.npy"
     done = marsretrieval("search", "--store", store, "--vector", vector, "-k", 5, "--json")
     hits = json.loads(done.stdout)["hits"]
-    shown = json.loads(marsretrieval("inventory", "next", name, "-n", 1, "--json").stdout)["tiles"]
-    assert shown[0]["id"] == next(h["id"] for h in hits if h["id"] not in (tile(1), tile(2)))
+    tiles = json.loads(marsretrieval("inventory", "next", name, "-n", 1, "--json").stdout)["tiles"]
+    assert tiles[0]["id"] == next(h["id"] for h in hits if h["id"] not in (tile(1), tile(2)))
 
 
 def test_a_contact_sheet_shows_the_page_and_counts_missing_images(

@@ -81,8 +81,8 @@ def test_a_text_replaces_a_vector_and_a_catalogue_is_named(store: Path, tmp_path
     np.save(vector, np.eye(1, open_store(store).dimension)[0])
     points.write_text("name,lon,lat\nA,1,1\n")
     out = tmp_path / "hits.csv"
-    known = ("--against", points, "-o", out)
-    first = called("search", "--store", store, "--vector", vector, "-k", 3, *known)
+    catalogue_options = ("--against", points, "-o", out)
+    first = called("search", "--store", store, "--vector", vector, "-k", 3, *catalogue_options)
     repeated = call("search", "--repeat", out, "--json")
     assert [hit["id"] for hit in json.loads(repeated.stdout)["hits"]] == [
         hit["id"] for hit in first["hits"]

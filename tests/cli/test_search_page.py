@@ -17,8 +17,8 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    places = [(10 + 0.2 * n, 5.0, 0.2) for n in range(8)]
-    return picture_store(tmp_path, places).path
+    positions = [(10 + 0.2 * n, 5.0, 0.2) for n in range(8)]
+    return picture_store(tmp_path, positions).path
 
 
 def test_page_and_sheet_are_written(folder: Path, tmp_path: Path, marsretrieval: Run) -> None:

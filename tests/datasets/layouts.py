@@ -74,8 +74,8 @@ def write_parquet(
     table = pa.table(dict(columns))
     if names is not None:
         features = {"label": {"_type": "ClassLabel", "names": list(names)}}
-        told = json.dumps({"info": {"features": features}})
-        table = table.replace_schema_metadata({"huggingface": told})
+        metadata = json.dumps({"info": {"features": features}})
+        table = table.replace_schema_metadata({"huggingface": metadata})
     pq.write_table(table, path, **more)
     return path
 

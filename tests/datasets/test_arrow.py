@@ -39,9 +39,9 @@ def test_a_saved_dataset_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert [record.id for record in records] == [str(number) for number in range(10)]
     assert [record.data for record in records] == [png_bytes(number) for number in range(10)]
     assert [record.label for record in records[:4]] == [None, "crater", "dune", None]
-    told, skipped = read_annotations(source)
-    assert [record.label for record in told] == [record.label for record in records]
-    assert {record.data for record in told} == {b""} and not skipped
+    annotations, skipped = read_annotations(source)
+    assert [record.label for record in annotations] == [record.label for record in records]
+    assert {record.data for record in annotations} == {b""} and not skipped
     assert len({shard.fingerprint for shard in source.shards()}) == 3
 
 

@@ -45,9 +45,9 @@ def test_labels_are_unique(tmp_path: Path) -> None:
     first = folder(tmp_path / "first", "0001")
     folder(first / "x", "0001")
     sources = [folder(tmp_path / name / "x", "0001") for name in ("b", "c")]
-    found = ids(open_sources([first, *sources]))
-    assert len(set(found)) == len(found) == 4
-    assert found[2:] == ["x-2/0001", "x-3/0001"]
+    names = ids(open_sources([first, *sources]))
+    assert len(set(names)) == len(names) == 4
+    assert names[2:] == ["x-2/0001", "x-3/0001"]
 
 
 def test_single_source_is_returned_unchanged(tmp_path: Path) -> None:

@@ -35,18 +35,18 @@ def pixels(data: bytes) -> Any:
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7])
 def test_tiffs_of_any_bands_and_depth(count: int, dtype: str) -> None:
     bands = ramp(count, dtype)
-    shown = bands[:3] if count > 2 else bands[[0, 0, 0]]
-    expected = np.moveaxis(shown, 0, -1).astype(np.float64)
+    visible = bands[:3] if count > 2 else bands[[0, 0, 0]]
+    expected = np.moveaxis(visible, 0, -1).astype(np.float64)
     if dtype != "uint8":
         expected = np.rint(expected * (255 / expected.max()))
-    found = pixels(geotiff(bands, **({"photometric": "minisblack"} if count == 4 else {})))
-    assert found.shape == (5, 6, 3)
-    assert np.array_equal(found, expected)
+    image = pixels(geotiff(bands, **({"photometric": "minisblack"} if count == 4 else {})))
+    assert image.shape == (5, 6, 3)
+    assert np.array_equal(image, expected)
 
 
 def test_signed_bytes_are_not_read_as_unsigned() -> None:
-    found = pixels(geotiff(np.array([[[-100, -49, 104]]], np.int8)))[0, :, 0]
-    assert found.tolist() == [0, 64, 255]
+    image = pixels(geotiff(np.array([[[-100, -49, 104]]], np.int8)))[0, :, 0]
+    assert image.tolist() == [0, 64, 255]
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -56,14 +56,14 @@ def test_signed_bytes_are_not_read_as_unsigned() -> None:
 )
 def test_no_data_is_black_and_excluded_from_the_range(count: int, dtype: str, nodata) -> None:
     bands = np.array([[[nodata, 10, 20, 30]]] * count).astype(dtype)
-    found = pixels(geotiff(bands, nodata=nodata))[0, :, 0]
-    assert found.tolist() == [0, 0, 128, 255]
+    image = pixels(geotiff(bands, nodata=nodata))[0, :, 0]
+    assert image.tolist() == [0, 0, 128, 255]
 
 
 def test_transparent_pixels_are_black() -> None:
     bands = np.array([[[10, 20, 999]]] * 3 + [[[65535, 65535, 0]]], np.uint16)
-    found = pixels(geotiff(bands, photometric="rgb", alpha="yes"))[0, :, 0]
-    assert found.tolist() == [0, 255, 0]
+    image = pixels(geotiff(bands, photometric="rgb", alpha="yes"))[0, :, 0]
+    assert image.tolist() == [0, 255, 0]
 
 
 def test_special_pixels_of_isis_are_black() -> None:
@@ -125,7 +125,7 @@ class TestStretch:
     def test_block_size_does_not_change_the_result(self, monkeypatch) -> None:
         values = np.random.default_rng(0).integers(0, 60_000, (50, 7, 3)).astype(np.uint16)
         valid = values[..., 0] > 9000
-        whole = stretch(values, 17, valid)
+        complete = stretch(values, 17, valid)
         monkeypatch.setattr(images, "_BLOCK", 50)
-        assert np.array_equal(stretch(values, 17, valid), whole)
-        assert (whole[~valid] == 0).all()
+        assert np.array_equal(stretch(values, 17, valid), complete)
+        assert (complete[~valid] == 0).all()

@@ -68,8 +68,8 @@ def test_build_stops_naming_the_file_and_resumes_next_time(
     ) as caught:
         build_store(FakeEncoder(), open_images(tiles), store, batch_size=4)
     assert "run again" in str(caught.value)
-    kept = open_store(store)
-    assert (kept.rows, kept.missing, kept.skipped) == (16, ["00001"], [])
+    partial = open_store(store)
+    assert (partial.rows, partial.missing, partial.skipped) == (16, ["00001"], [])
     bad_sector.clear()
     report = build_store(FakeEncoder(), open_images(tiles), store, batch_size=4)
     assert (report.rows, report.reused) == (24, 16)
@@ -105,9 +105,9 @@ def test_packed_tars_too(mode: str, bad_sector: set[str], tmp_path: Path) -> Non
 
 def test_verify_reports_it_and_exits_with_an_error(tiles: Path, bad_sector: set[str]) -> None:
     bad_sector.add("00002.tar")
-    told = verify(tiles, workers=1)
-    assert not told.ok()
-    (problem,) = [item for item in told.datasets[0].problems if item.severity == "error"
+    inventory = verify(tiles, workers=1)
+    assert not inventory.ok()
+    (problem,) = [item for item in inventory.datasets[0].problems if item.severity == "error"
                   and item.kind == "unreadable-image"]  # fmt: skip
     assert "00002.tar: cannot be read (Input/output error)" in problem.examples[0]
 

@@ -68,8 +68,8 @@ def test_longitudes_of_360_are_wrapped(tmp_path: Path) -> None:
 
 def test_several_bands_are_refused(tmp_path: Path) -> None:
     shape = {"width": 8, "height": 8, "count": 3, "dtype": "uint8", "driver": "GTiff"}
-    place = {"crs": "IAU_2015:49900", "transform": from_origin(0, 4, 0.5, 0.5)}
-    with rasterio.open(tmp_path / "a.tif", "w", **shape, **place) as file:
+    georeference = {"crs": "IAU_2015:49900", "transform": from_origin(0, 4, 0.5, 0.5)}
+    with rasterio.open(tmp_path / "a.tif", "w", **shape, **georeference) as file:
         file.write(np.zeros((3, 8, 8), np.uint8))
     with pytest.raises(DataError, match="3 bands"), open_geotiff(tmp_path / "a.tif"):
         pass
@@ -119,8 +119,8 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError), open_geotiff(tmp_path / "nowhere.tif"):
         pass
     path = write(tmp_path / "a.tif", 0, 0, crs=wkt(0))
-    whole = path.read_bytes()
-    for data in (b"", b"hello", whole[:2000]):
+    content = path.read_bytes()
+    for data in (b"", b"hello", content[:2000]):
         path.write_bytes(data)
         with pytest.raises(DataError, match=r"a\.tif"), open_geotiff(path) as raster:
             raster.read()

@@ -52,8 +52,8 @@ def test_transparency_lies_over_black() -> None:
     image.putpixel((1, 0), (200, 100, 50, 0))
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
-    found = decode_rgb(buffer.getvalue(), "x")
-    assert [found.getpixel((x, 0)) for x in (0, 1)] == [(200, 100, 50), (0, 0, 0)]
+    values = decode_rgb(buffer.getvalue(), "x")
+    assert [values.getpixel((x, 0)) for x in (0, 1)] == [(200, 100, 50), (0, 0, 0)]
 
 
 def test_exif_orientation_is_applied() -> None:
@@ -68,10 +68,10 @@ def test_exif_orientation_is_applied() -> None:
 def test_truncated_image_is_named_and_never_partially_decoded(kind: str, monkeypatch) -> None:
     # Training libraries set this for the whole process.
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    whole = encoded("RGB", (200, 200), kind)
-    for keep in (0, 3, len(whole) // 2, len(whole) * 9 // 10):
+    data = encoded("RGB", (200, 200), kind)
+    for keep in (0, 3, len(data) // 2, len(data) * 9 // 10):
         with pytest.raises(ImageError, match=r"a\.tar:x"):
-            decode_rgb(whole[:keep], "a.tar:x")
+            decode_rgb(data[:keep], "a.tar:x")
 
 
 @pytest.mark.parametrize(
@@ -98,8 +98,8 @@ def test_widest_caption_image_is_decoded_completely() -> None:
 def test_decoders_survive_any_damage(monkeypatch, kind, changes) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 10_000)
     data = bytearray(encoded(*kind[:1], kind=kind[1]))
-    for place, value in changes:
-        data[place % len(data)] = value
+    for offset, value in changes:
+        data[offset % len(data)] = value
     try:
         assert decode_rgb(bytes(data), "x").mode == "RGB"
     except ImageError as error:

@@ -65,11 +65,11 @@ class Layout:
     lacks: frozenset[str] = frozenset()
 
     def write(self, folder: Path, fields: dict[str, Any]) -> ImageSource:
-        told = json.dumps(fields).encode()
+        text = json.dumps(fields).encode()
         members = [
             member
             for name, data in IMAGES.items()
-            for member in ((name, data), (f"{name[0]}.json", told))
+            for member in ((name, data), (f"{name[0]}.json", text))
         ]
         if self.name in ("tar", "packed"):
             suffix, mode = (".tar", "w") if self.name == "tar" else (".tar.gz", "w:gz")
@@ -111,13 +111,15 @@ LAYOUTS = [
 ]
 
 
-@pytest.mark.parametrize("told", FIELDS)
+@pytest.mark.parametrize("description", FIELDS)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
 def test_every_reader_gives_every_annotation_and_every_image(
-    layout: Layout, told: str, tmp_path: Path
+    layout: Layout, description: str, tmp_path: Path
 ) -> None:
-    fields = {name: value for name, value in FIELDS[told].items() if name not in layout.lacks}
-    expected = TOLD[told] if fields else BARE
+    fields = {
+        name: value for name, value in FIELDS[description].items() if name not in layout.lacks
+    }
+    expected = TOLD[description] if fields else BARE
     source = pickle.loads(pickle.dumps(layout.write(tmp_path / "set", fields)))
     if source.kind == "classes":
         expected = replace(expected, label="dune")
@@ -126,8 +128,8 @@ def test_every_reader_gives_every_annotation_and_every_image(
     for record, data in zip(records, IMAGES.values(), strict=True):
         assert record.data == data
         bare = replace(record, id="", data=b"", source="")
-        place = (bare.lon, bare.lat, bare.width_deg, bare.height_deg)
-        assert place == pytest.approx(
+        position = (bare.lon, bare.lat, bare.width_deg, bare.height_deg)
+        assert position == pytest.approx(
             (expected.lon, expected.lat, expected.width_deg, expected.height_deg)
         )
         nowhere = {"lon": None, "lat": None, "width_deg": None, "height_deg": None}

@@ -36,24 +36,24 @@ def grey() -> Any:
 def test_nodata_of_grey_is_black(nodata: int) -> None:
     values = grey()
     expected = np.where(values[0] == nodata, 0, values[0])
-    found = pixels(geotiff(values, nodata=nodata))
-    assert np.array_equal(found, np.repeat(expected[..., None], 3, axis=2))
+    image = pixels(geotiff(values, nodata=nodata))
+    assert np.array_equal(image, np.repeat(expected[..., None], 3, axis=2))
 
 
 def test_nodata_of_colours_is_black_where_all_bands_have_it() -> None:
     bands = np.stack([grey()[0], grey()[0], grey()[0]])
     bands[1:, 0, 0] = 255
     bands[0, 0, 0] = 9
-    found = pixels(geotiff(bands, nodata=255, photometric="RGB"))
-    assert found[0, 0].tolist() == [9, 255, 255]
-    assert not found[1:3, 2:4].any()
-    assert np.array_equal(found[3:], np.moveaxis(bands, 0, -1)[3:])
+    image = pixels(geotiff(bands, nodata=255, photometric="RGB"))
+    assert image[0, 0].tolist() == [9, 255, 255]
+    assert not image[1:3, 2:4].any()
+    assert np.array_equal(image[3:], np.moveaxis(bands, 0, -1)[3:])
 
 
 def test_nodata_is_compared_before_grey_is_inverted() -> None:
-    found = pixels(geotiff(grey(), nodata=255, photometric="MINISWHITE"))
-    assert not found[1:3, 2:4].any()
-    assert found[0, 0].tolist() == [254, 254, 254]
+    image = pixels(geotiff(grey(), nodata=255, photometric="MINISWHITE"))
+    assert not image[1:3, 2:4].any()
+    assert image[0, 0].tolist() == [254, 254, 254]
 
 
 def test_nodata_outside_the_byte_range_masks_nothing() -> None:
@@ -70,9 +70,9 @@ def test_an_internal_mask_hides_pixels(count: int, dtype: str) -> None:
     bands = np.repeat(grey(), count, axis=0).astype(dtype)
     mask = np.full((5, 6), 255, np.uint8)
     mask[1:3, 2:4] = 0
-    found = pixels(geotiff(bands, mask=mask))
-    assert not found[1:3, 2:4].any()
-    assert found[4, 5].all()
+    image = pixels(geotiff(bands, mask=mask))
+    assert not image[1:3, 2:4].any()
+    assert image[4, 5].all()
 
 
 def test_mask_is_rotated_with_the_image() -> None:
@@ -87,9 +87,9 @@ def test_mask_is_rotated_with_the_image() -> None:
     for orientation in (3, 6):
         data[start : start + 2] = (274).to_bytes(2, "little")
         data[start + 8] = orientation
-        found = pixels(bytes(data))
+        image = pixels(bytes(data))
         expected = np.rot90(pixels(plain), 2 if orientation == 3 else -1)
-        assert np.array_equal(found, expected)
+        assert np.array_equal(image, expected)
 
 
 def test_a_pillow_image_is_masked_like_its_file(tmp_path: Path) -> None:
@@ -105,8 +105,8 @@ def test_a_pillow_image_is_masked_like_its_file(tmp_path: Path) -> None:
 def test_without_nodata_no_pixel_changes() -> None:
     for count in (1, 3):
         bands = np.repeat(grey(), count, axis=0)
-        found = pixels(geotiff(bands))
-        assert np.array_equal(found, np.repeat(np.moveaxis(bands, 0, -1), 3 // count, axis=2))
+        image = pixels(geotiff(bands))
+        assert np.array_equal(image, np.repeat(np.moveaxis(bands, 0, -1), 3 // count, axis=2))
 
 
 # Addresses

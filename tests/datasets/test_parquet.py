@@ -110,14 +110,14 @@ def test_image_with_invalid_annotations_is_read(columns, words: str, tmp_path: P
 DEEP = b'{"info": ' + b"[" * 100_000
 
 
-@pytest.mark.parametrize("told", [b"{", b"[]", b'{"info": {"features": []}}', DEEP])
-def test_unreadable_metadata_is_named_when_needed(told, tmp_path: Path) -> None:
+@pytest.mark.parametrize("metadata", [b"{", b"[]", b'{"info": {"features": []}}', DEEP])
+def test_unreadable_metadata_is_named_when_needed(metadata, tmp_path: Path) -> None:
     table = pa.table({"image": [b"x", b"x"], "label": [0, None]})
-    pq.write_table(table.replace_schema_metadata({"huggingface": told}), tmp_path / "a.parquet")
+    pq.write_table(table.replace_schema_metadata({"huggingface": metadata}), tmp_path / "a.parquet")
     first, second = read_all(open_images(tmp_path))
     assert "metadata cannot be read" in problem_of(first) and problem_of(second) is None
     table = table.set_column(1, "label", pa.array(["dune", None]))
-    pq.write_table(table.replace_schema_metadata({"huggingface": told}), tmp_path / "a.parquet")
+    pq.write_table(table.replace_schema_metadata({"huggingface": metadata}), tmp_path / "a.parquet")
     assert [item.label for item in read_all(open_images(tmp_path))] == ["dune", None]
 
 
@@ -144,14 +144,14 @@ def test_positions_from_columns_or_from_the_id(tmp_path: Path) -> None:
         "lon": [350.0, None, math.nan, 4.0, 400.0],
         "lat": [-4.5, None, math.nan, None, 0.0],
     }
-    found = read_all(open_images(write_parquet(tmp_path / "a.parquet", columns)))
-    places = [(item.lon, item.lat, item.width_deg) for item in found]
-    assert places == [
+    items = read_all(open_images(write_parquet(tmp_path / "a.parquet", columns)))
+    positions = [(item.lon, item.lat, item.width_deg) for item in items]
+    assert positions == [
         (-10, -4.5, None), (10.1, 20.1, 0.2), (None, None, None), (None, None, None),
         (None, None, None),
     ]  # fmt: skip
-    assert "400" in found[4].warnings[0].reason
-    assert "lon without a latitude" in found[3].warnings[0].reason
+    assert "400" in items[4].warnings[0].reason
+    assert "lon without a latitude" in items[3].warnings[0].reason
 
 
 def test_small_row_groups_are_read_together_and_large_ones_alone(monkeypatch, tmp_path) -> None:
@@ -161,9 +161,9 @@ def test_small_row_groups_are_read_together_and_large_ones_alone(monkeypatch, tm
         write_parquet(tmp_path / f"{name}.parquet", columns, row_group_size=size)
     source = open_images(tmp_path)
     assert [shard.rows for shard in source.shards()] == [4, 5, 7, 2]
-    found = read_all(source)
-    assert [item.id for item in found] == [str(n) for n in range(18)]
-    assert [item.label for item in found] == [f"{name}{n}" for name in "ab" for n in range(9)]
+    items = read_all(source)
+    assert [item.id for item in items] == [str(n) for n in range(18)]
+    assert [item.label for item in items] == [f"{name}{n}" for name in "ab" for n in range(9)]
     assert len({shard.name for shard in source.shards()}) == 4
     assert len({shard.fingerprint for shard in source.shards()}) == 4
     last = source.shards()[-1]
@@ -175,8 +175,8 @@ def test_damaged_pages_are_named_by_their_rows(tmp_path: Path) -> None:
     pages = {"data_page_size": 20_000, "write_batch_size": 8, "use_dictionary": False}
     path = write_parquet(tmp_path / "a.parquet", columns, write_page_checksum=True, **pages)
     data = bytearray(path.read_bytes())
-    place = data.index(png_bytes(250, 60)[40:200])
-    data[place] ^= 0xFF
+    offset = data.index(png_bytes(250, 60)[40:200])
+    data[offset] ^= 0xFF
     path.write_bytes(data)
     *good, bad = read_all(open_images(path))
     assert 100 < len(good) <= 250

@@ -40,9 +40,9 @@ def test_points_are_read_in_degrees_within_180(text: str, tmp_path: Path) -> Non
 def test_longitudes_as_written_and_within_180(tmp_path: Path) -> None:
     path = table(tmp_path, "lon,lat\n350.5,10\n180,5\n-180,5\n-20,1\n")
     assert read_points(path, as_written=True).lon.tolist() == [350.5, 180, -180, -20]
-    found = read_points(path)
-    assert found.lon.tolist() == [-9.5, 180, -180, -20]
-    assert found.duplicates == 1
+    points = read_points(path)
+    assert points.lon.tolist() == [-9.5, 180, -180, -20]
+    assert points.duplicates == 1
 
 
 def test_points_at_one_position_are_counted(tmp_path: Path) -> None:
@@ -179,13 +179,13 @@ def test_ground_truth_in_layers_and_archives(tmp_path: Path) -> None:
     with pytest.raises(TableError, match=r"2 layers \(points, checked\)[\s\S]*--layer NAME"):
         read_ground_truth(truth)
     (truth / "fans.shp.zip").rename(tmp_path / "fans.shp.zip")
-    found = read_ground_truth(truth, columns=PositionColumns(layer="checked"))
-    assert {name: points.lon.tolist() for name, points in found.items()} == {
+    truth_points = read_ground_truth(truth, columns=PositionColumns(layer="checked"))
+    assert {name: points.lon.tolist() for name, points in truth_points.items()} == {
         "cones": [1], "dunes": [5],
     }  # fmt: skip
     (truth / "cones.gpkg").unlink()
     with pytest.raises(TableError, match=r"layer checked: no file of several layers \(dunes"):
         read_ground_truth(truth, columns=PositionColumns(layer="checked"))
     (tmp_path / "fans.shp.zip").rename(truth / "fans.shp.zip")
-    found = read_ground_truth(truth)
-    assert found["fans"].names == ("a", "b") and set(found) == {"dunes", "fans"}
+    truth_points = read_ground_truth(truth)
+    assert truth_points["fans"].names == ("a", "b") and set(truth_points) == {"dunes", "fans"}

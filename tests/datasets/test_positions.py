@@ -20,7 +20,7 @@ RADIUS = 3_396_190.0
 METRES = math.radians(1) * RADIUS
 
 
-def place(record: Record) -> tuple[Any, ...]:
+def position_of(record: Record) -> tuple[Any, ...]:
     return record.lon, record.lat, record.width_deg, record.height_deg
 
 
@@ -77,7 +77,7 @@ def test_geotiff_has_the_expected_position(crs, corner, pixel, tmp_path: Path) -
     for path in (tmp_path / "folder", tar, table):
         (record,) = read_all(open_images(path))
         assert record.warnings == ()
-        assert place(record) == pytest.approx((137.2, 40.1, 0.4, 0.2), abs=1e-7)
+        assert position_of(record) == pytest.approx((137.2, 40.1, 0.4, 0.2), abs=1e-7)
 
 
 def test_a_polar_projection_is_converted(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_world_files_are_read(text: str, suffix: str, tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "a.tar", [("a.png", data), (f"a{suffix}", text.encode())])
     for path in (tmp_path / "folder", tar):
         (record,) = read_all(open_images(path))
-        assert place(record) == pytest.approx((137.1, 40.1, 0.2, 0.2), abs=1e-7)
+        assert position_of(record) == pytest.approx((137.1, 40.1, 0.2, 0.2), abs=1e-7)
 
 
 def test_prj_file_sets_the_unit_of_a_world_file(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_prj_file_sets_the_unit_of_a_world_file(tmp_path: Path) -> None:
     (tmp_path / "a.pgw").write_text(IN_METRES)
     (tmp_path / "a.prj").write_text(rasterio.CRS.from_string(eqc("+lon_0=20")).to_wkt())
     (record,) = read_all(open_images(tmp_path))
-    assert place(record) == pytest.approx((157.1, 40.1, 0.2, 0.2), abs=1e-7)
+    assert position_of(record) == pytest.approx((157.1, 40.1, 0.2, 0.2), abs=1e-7)
 
 
 @pytest.mark.parametrize("text", ["", "1 2 3", "a b c d e f", "nan 0 0 -1 0 0"])
@@ -194,7 +194,7 @@ def test_positions_in_json_under_every_usual_name(fields: Any, tmp_path: Path) -
     members = [("k.png", png_bytes(1)), ("k.json", json.dumps(fields).encode())]
     (record,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
     assert record.warnings == ()
-    assert place(record) == pytest.approx((10.2, 20.1, 0.4, 0.2), abs=1e-9)
+    assert position_of(record) == pytest.approx((10.2, 20.1, 0.4, 0.2), abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_contradictory_positions_are_named(fields: Any, words: str, tmp_path: Pa
     key = "E10_0_N20_0"  # its name must not stand in for what is contradictory
     members = [(f"{key}.png", png_bytes(1)), (f"{key}.json", json.dumps(fields).encode())]
     (record,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
-    assert isinstance(record, Record) and place(record) == (None,) * 4
+    assert isinstance(record, Record) and position_of(record) == (None,) * 4
     (warning,) = record.warnings
     assert warning.kind == "position" and words in warning.reason
 
@@ -242,7 +242,7 @@ def test_a_footprint_over_the_antimeridian(tmp_path: Path) -> None:
     fields = {"type": "MultiPolygon", "coordinates": parts}
     members = [("k.png", png_bytes(1)), ("k.json", json.dumps(fields).encode())]
     (record,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
-    assert place(record) == pytest.approx((-180, 0.2, 0.2, 0.4), abs=1e-9)
+    assert position_of(record) == pytest.approx((-180, 0.2, 0.2, 0.4), abs=1e-9)
 
 
 @pytest.mark.parametrize(("lon", "lat"), [("lon", "lat"), ("longitude", "latitude")])
@@ -256,8 +256,8 @@ def test_positions_in_columns(lon: str, lat: str, tmp_path: Path) -> None:
         "valid": [0.75, None, 2.0],
     }
     first, second, third = read_all(open_images(write_parquet(tmp_path / "a.parquet", columns)))
-    assert (*place(first), first.valid) == pytest.approx((10.2, 20.1, 0.4, 0.2, 0.75))
-    assert (*place(second), second.valid, second.warnings) == (*(None,) * 5, ())
+    assert (*position_of(first), first.valid) == pytest.approx((10.2, 20.1, 0.4, 0.2, 0.75))
+    assert (*position_of(second), second.valid, second.warnings) == (*(None,) * 5, ())
     assert [warning.kind for warning in third.warnings] == ["annotation", "position"]
     assert "0 to 1, not 2.0" in third.warnings[0].reason
 

@@ -42,22 +42,22 @@ def test_captions_are_read_from_every_supported_field(
 ) -> None:
     text = data if isinstance(data, str) else json.dumps(data)
     tar = write_tar(tmp_path / "a.tar", [("k.png", png_bytes(1)), (f"k.{name}", text.encode())])
-    (found,) = read_all(open_images(tar))
-    assert (found.id, found.caption, found.original_caption) == ("k", refined, original)
-    assert found.data == png_bytes(1)
+    (record,) = read_all(open_images(tar))
+    assert (record.id, record.caption, record.original_caption) == ("k", refined, original)
+    assert record.data == png_bytes(1)
 
 
 def test_text_file_is_used_if_json_has_no_caption(tmp_path: Path) -> None:
     members = [("k.png", png_bytes(1)), ("k.json", b'{"label": "dune"}'), ("k.txt", b"words")]
-    (found,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
-    assert (found.caption, found.label) == ("words", "dune")
+    (record,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
+    assert (record.caption, record.label) == ("words", "dune")
 
 
 def test_tile_positions_from_json_or_from_the_name(tmp_path: Path) -> None:
-    told = {"bounds": [10.0, 20.0, 10.4, 20.2], "center": [10.2, 20.1]}
+    fields = {"bounds": [10.0, 20.0, 10.4, 20.2], "center": [10.2, 20.1]}
     members = [
         ("E10_0_N20_0.png", png_bytes(1)),
-        ("E10_0_N20_0.json", json.dumps(told).encode()),
+        ("E10_0_N20_0.json", json.dumps(fields).encode()),
         ("E_4_0_N_4_0.png", png_bytes(2)),
         ("somewhere.png", png_bytes(3)),
     ]
@@ -83,9 +83,9 @@ def test_invalid_members_of_a_tar_are_named_and_the_rest_is_read(tmp_path: Path)
     items = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
     assert [record.id for record in records(items)] == ["a", "c", "d", "e"]
     assert "JSON cannot be read" in records(items)[1].warnings[0].reason
-    told = " | ".join(reasons(items))
+    message = " | ".join(reasons(items))
     for words in ("without an image", "same key", "second image"):
-        assert words in told
+        assert words in message
 
 
 def test_a_tar_cut_between_two_members_is_named(tmp_path: Path) -> None:
@@ -99,8 +99,8 @@ def test_a_tar_cut_between_two_members_is_named(tmp_path: Path) -> None:
 def test_damaged_tar_is_read_in_part_and_named(keep, count, tmp_path: Path) -> None:
     members = [(f"{key}.png", png_bytes(7, 80)) for key in "abcd"]
     tar = write_tar(tmp_path / "cut.tar", members)
-    whole = tar.read_bytes()
-    tar.write_bytes(whole[: int(keep * len(whole)) if keep < 1 else keep])
+    content = tar.read_bytes()
+    tar.write_bytes(content[: int(keep * len(content)) if keep < 1 else keep])
     items = read_all(open_images(tmp_path))
     assert len(records(items)) >= count
     assert len(records(items)) < 4
@@ -117,8 +117,8 @@ def test_compressed_tars_are_read_and_damaged_ones_named(tmp_path: Path) -> None
 
 def test_annotations_can_be_read_without_images(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "a.tar", [("k.png", png_bytes(1)), ("k.txt", b"words")])
-    (found,) = read_all(open_images(tar), images=False)
-    assert (found.data, found.caption) == (b"", "words")
+    (record,) = read_all(open_images(tar), images=False)
+    assert (record.data, record.caption) == (b"", "words")
 
 
 # Parquet
@@ -132,11 +132,11 @@ def test_parquet_in_hugging_face_layout(tmp_path: Path) -> None:
     source = open_images(tmp_path)
     assert source.kind == "parquet"
     assert [shard.rows for shard in source.shards()] == [3, 2]
-    found = read_all(source)
-    assert [(record.id, record.label) for record in found] == [
+    items = read_all(source)
+    assert [(record.id, record.label) for record in items] == [
         ("p", "dune"), ("q", "crater"), ("r", "crater"), ("s", "dune"), ("t", "crater"),
     ]  # fmt: skip
-    assert found[1].data == png_bytes(1)
+    assert items[1].data == png_bytes(1)
     assert all(record.data == b"" for record in read_all(source, images=False))
 
 

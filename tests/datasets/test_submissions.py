@@ -23,8 +23,8 @@ def predictions(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_vectors_are_read_unchanged(dtype: str, tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", np.eye(3, dtype=dtype))
-    found = read_vectors(tmp_path / "v.npy")
-    assert found.dtype == dtype and np.array_equal(found, np.eye(3))
+    vectors = read_vectors(tmp_path / "v.npy")
+    assert vectors.dtype == dtype and np.array_equal(vectors, np.eye(3))
 
 
 def test_wrong_vectors_are_named_with_their_file(tmp_path: Path) -> None:
@@ -57,13 +57,13 @@ def test_wrong_vectors_are_named_with_their_file(tmp_path: Path) -> None:
 
 def test_labels_are_three_lists_of_texts(tmp_path: Path) -> None:
     path = tmp_path / "labels.json"
-    told = {"labels": ["a", "b"], "image_ids": ["1", "2"], "query_names": ["a"]}
-    path.write_text(json.dumps({**told, "more": 1}))
-    found = read_labels(path)
-    assert (found.labels, found.image_ids, found.query_names) == tuple(told.values())
+    fields = {"labels": ["a", "b"], "image_ids": ["1", "2"], "query_names": ["a"]}
+    path.write_text(json.dumps({**fields, "more": 1}))
+    labels = read_labels(path)
+    assert (labels.labels, labels.image_ids, labels.query_names) == tuple(fields.values())
     for wrong, message in (
-        ({**told, "labels": "ab"}, "'labels' is 'ab': Input should be a valid array"),
-        ({**told, "image_ids": [1, 2]}, r"'image_ids\[0\]' is 1: Input should be a valid string"),
+        ({**fields, "labels": "ab"}, "'labels' is 'ab': Input should be a valid array"),
+        ({**fields, "image_ids": [1, 2]}, r"'image_ids\[0\]' is 1: Input should be a valid string"),
         ({"labels": []}, "missing field 'image_ids'"),
         ([1], "not a JSON object"),
     ):
@@ -84,14 +84,14 @@ def test_only_tile_names_give_a_corner(tmp_path: Path) -> None:
         "E179_8_N79_8.png,3,0.7,,\n"
         "crater 5,4,-0.6,350.5,12\n",
     )
-    found = read_predictions(path)
-    assert found.ids[0] == "E137_2_N_4_6.png" and found.ids[3] == "crater 5"
-    assert found.scores.tolist() == [0.9, 0.8, 0.7, -0.6]
-    assert found.published[:2].tolist() == [[137.2, -4.6], [-180, 0]]
-    assert np.isnan(found.published[2]).all()
-    assert found.published[3].tolist() == [350.5, 12]
+    ranking = read_predictions(path)
+    assert ranking.ids[0] == "E137_2_N_4_6.png" and ranking.ids[3] == "crater 5"
+    assert ranking.scores.tolist() == [0.9, 0.8, 0.7, -0.6]
+    assert ranking.published[:2].tolist() == [[137.2, -4.6], [-180, 0]]
+    assert np.isnan(ranking.published[2]).all()
+    assert ranking.published[3].tolist() == [350.5, 12]
     expected = [[137.3, -4.5], [-179.9, 0.1], [179.9, 79.9], [350.5, 12]]
-    assert found.centres == pytest.approx(np.array(expected))
+    assert ranking.centres == pytest.approx(np.array(expected))
     coarse = read_predictions(path, tile_deg=1.0).centres
     assert coarse[0].tolist() == pytest.approx([137.7, -4.1])
 
@@ -133,17 +133,17 @@ def test_files_that_are_not_tables_are_named(tmp_path: Path) -> None:
 def test_headers_accept_delimiters_capitals_and_spaces(delimiter: str, tmp_path: Path) -> None:
     rows = [["Image_Name", "SIMILARITY", "Lon", "LAT"], ["E1_0_N2_0.png", "0.5", "1.0", "2.0"]]
     text = "".join(f"{delimiter.join(row)}\n" for row in rows)
-    found = read_predictions(predictions(tmp_path, text))
-    assert (found.ids, found.scores.tolist()) == (["E1_0_N2_0.png"], [0.5])
-    assert found.centres.tolist() == [[1.1, 2.1]]
+    ranking = read_predictions(predictions(tmp_path, text))
+    assert (ranking.ids, ranking.scores.tolist()) == (["E1_0_N2_0.png"], [0.5])
+    assert ranking.centres.tolist() == [[1.1, 2.1]]
 
 
 def test_position_columns_take_precedence_over_the_tile_name(tmp_path: Path) -> None:
     text = HEAD + "E10_0_N0_0.png,0.5,50,20\nE10_0_N1_0.png,0.4,10.1,1.1\nE0_0_N0_0,0.3,360,0\n"
-    found = read_predictions(predictions(tmp_path, text))
-    assert found.centres.tolist() == [[50, 20], [10.1, 1.1], [0.1, 0.1]]
-    assert found.published.tolist() == [[50, 20], [10.1, 1.1], [360, 0]]
-    (note,) = found.notes
+    ranking = read_predictions(predictions(tmp_path, text))
+    assert ranking.centres.tolist() == [[50, 20], [10.1, 1.1], [0.1, 0.1]]
+    assert ranking.published.tolist() == [[50, 20], [10.1, 1.1], [360, 0]]
+    (note,) = ranking.notes
     assert "1 positions are neither corner nor centre" in note and "line 2" in note
 
 
@@ -153,7 +153,7 @@ def test_columns_of_a_search_are_accepted(tmp_path: Path) -> None:
         '1,0.9,E10_0_N0_0,10.1,0.1,E008_N00,a.tar:x.png,"POLYGON ((10 0, 10.2 0))"\n'
         "2,0.8,mine,50.5,20.5,,b.png,\n"
     )
-    found = read_predictions(predictions(tmp_path, text))
-    assert found.ids == ["E10_0_N0_0", "mine"]
-    assert found.centres.tolist() == [[10.1, 0.1], [50.5, 20.5]]
-    assert found.published.tolist() == [[10.0, 0.0], [50.5, 20.5]]
+    ranking = read_predictions(predictions(tmp_path, text))
+    assert ranking.ids == ["E10_0_N0_0", "mine"]
+    assert ranking.centres.tolist() == [[10.1, 0.1], [50.5, 20.5]]
+    assert ranking.published.tolist() == [[10.0, 0.0], [50.5, 20.5]]

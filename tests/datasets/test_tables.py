@@ -123,9 +123,9 @@ def test_files_that_are_not_tables_are_named(tmp_path: Path) -> None:
 
 def test_geojson_points_need_no_library(tmp_path: Path) -> None:
     features = [
-        {"type": "Feature", "geometry": {"type": "Point", "coordinates": [*place, 0]},
+        {"type": "Feature", "geometry": {"type": "Point", "coordinates": [*position, 0]},
          "properties": {"name": "a"}}
-        for place in (GALE, (299.8, 77.1))
+        for position in (GALE, (299.8, 77.1))
     ]  # fmt: skip
     features.append({"type": "Feature", "geometry": None, "properties": None})
     collection = {"type": "FeatureCollection", "features": features}
@@ -164,9 +164,9 @@ def test_geometries_of_gis_files_are_read(name: str, tmp_path: Path) -> None:
     frame = geopandas.GeoDataFrame({"n": [1, 2, 3]}, geometry=shapes, crs="IAU_2015:49900")
     path = tmp_path / name
     frame.to_parquet(path) if name == "a.parquet" else frame.to_file(path)
-    found = positions(path)
-    assert found[:2] == [GALE, NORTH]
-    assert abs(abs(found[2][0]) - 180) < 1e-9 and found[2][1] == 1
+    result = positions(path)
+    assert result[:2] == [GALE, NORTH]
+    assert abs(abs(result[2][0]) - 180) < 1e-9 and result[2][1] == 1
 
 
 @pytest.mark.filterwarnings("ignore:'crs' was not provided")
@@ -246,15 +246,15 @@ def test_files_that_are_not_read_are_listed_with_the_reason(tmp_path: Path) -> N
 
 def test_suspicious_positions_are_detected_by_tile_coverage(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    places = np.column_stack([random.uniform(30, 60, 40), random.uniform(10, 25, 40)])
-    coverage = TileCoverage(places, 0.5)
+    tile_lonlat = np.column_stack([random.uniform(30, 60, 40), random.uniform(10, 25, 40)])
+    coverage = TileCoverage(tile_lonlat, 0.5)
 
     def warnings(lon: np.ndarray, lat: np.ndarray) -> list[str]:
         path = tmp_path / "craters.csv"
         np.savetxt(path, np.column_stack([lon, lat]), delimiter=",", header="lon,lat", comments="")
         return read_points(path).suspicions(coverage)
 
-    lon, lat = places.T
+    lon, lat = tile_lonlat.T
     assert warnings(lon, lat) == []
     (west,) = warnings(360 - lon, lat)
     assert "positive to the west: 40 of 40 points would then" in west and "--lon-west" in west

@@ -74,8 +74,10 @@ def test_tar_truncated_anywhere_yields_the_complete_items(tmp_path: Path) -> Non
     for keep in sorted({*range(0, end, 512), *range(0, end, 277)}):
         items = read_bytes(tmp_path / "cut.tar", PLAIN[:keep])
         check(items)
-        told = read_bytes(tmp_path / "cut.tar", PLAIN[:keep], images=False)
-        assert [(type(item), item.id) for item in told] == [(type(item), item.id) for item in items]
+        records = read_bytes(tmp_path / "cut.tar", PLAIN[:keep], images=False)
+        assert [(type(item), item.id) for item in records] == [
+            (type(item), item.id) for item in items
+        ]
 
 
 def test_truncated_compressed_tar_is_named(tmp_path: Path) -> None:
@@ -88,9 +90,9 @@ def test_truncated_compressed_tar_is_named(tmp_path: Path) -> None:
 @given(st.lists(st.tuples(st.integers(0, len(PLAIN) - 1), st.integers(0, 255)), max_size=4))
 def test_reader_survives_any_damage(tmp_path_factory, changes) -> None:
     data, packed = bytearray(PLAIN), bytearray(PACKED)
-    for place, value in changes:
-        data[place] = value
-        packed[place % len(packed)] = value
+    for offset, value in changes:
+        data[offset] = value
+        packed[offset % len(packed)] = value
     folder = tmp_path_factory.getbasetemp()
     for name, content in (("fuzz.tar", data), ("fuzz.tar.gz", packed)):
         items = read_bytes(folder / name, bytes(content))
@@ -130,9 +132,9 @@ def test_links_and_oversized_members_are_named(tmp_path: Path, monkeypatch) -> N
         big.size = 3000
         tar.addfile(big, io.BytesIO(bytes(3000)))
     monkeypatch.setattr(webdataset, "MAX_BYTES", 2000)
-    told = {(item.id, item.reason) for item in read_all(open_images(path))}
-    assert ("k", "k.png is a link or device, not a file") in told
-    assert ("big", "big.png holds 3,000 bytes, more than 2,000") in told
+    reason_of = {(item.id, item.reason) for item in read_all(open_images(path))}
+    assert ("k", "k.png is a link or device, not a file") in reason_of
+    assert ("big", "big.png holds 3,000 bytes, more than 2,000") in reason_of
 
 
 def test_annotations_apart_from_their_images_are_named(tmp_path: Path) -> None:
@@ -229,8 +231,8 @@ def test_names_that_are_not_utf8_are_named_and_the_others_read(tmp_path: Path) -
 def test_a_caption_with_a_lone_surrogate_is_named(tmp_path: Path) -> None:
     members = [("k.png", png_bytes(1)), ("k.json", rb'{"caption": "a \ud800 b"}')]
     (item,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
-    told = item.reason if isinstance(item, Skipped) else problem_of(item)
-    assert told is not None and "surrogates not allowed" in told
+    message = item.reason if isinstance(item, Skipped) else problem_of(item)
+    assert message is not None and "surrogates not allowed" in message
 
 
 @pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -250,9 +252,9 @@ def test_members_with_implausible_compression_are_named(tmp_path: Path, monkeypa
     monkeypatch.setattr(webdataset, "_SMALL", 10_000)
     monkeypatch.setattr(webdataset, "MAX_ANNOTATION_BYTES", 5_000)
     members = [("k.png", bytes(1_000_000)), ("l.png", png_bytes(1)), ("l.json", bytes(6_000))]
-    told = read_all(open_images(write_tar(tmp_path / "a.tar.gz", members, "w:gz")))
-    reasons = {item.id: item.reason for item in told if isinstance(item, Skipped)}
-    assert "over 200 times as much as its tar" in told[1].reason
+    items = read_all(open_images(write_tar(tmp_path / "a.tar.gz", members, "w:gz")))
+    reasons = {item.id: item.reason for item in items if isinstance(item, Skipped)}
+    assert "over 200 times as much as its tar" in items[1].reason
     assert reasons["l"] == "l.json holds 6,000 bytes, more than 5,000"
 
 
@@ -288,7 +290,7 @@ def test_invalid_annotation_does_not_drop_the_image(fields: bytes, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("fields", "place"),
+    ("fields", "expected"),
     [
         ({"bounds": [179.8, 0, -179.8, 0.4]}, (-180.0, 0.2, 0.4, 0.4)),
         ({"bounds": [359.9, 0, 360, 0.2]}, (-0.05, 0.1, 0.1, 0.2)),
@@ -296,14 +298,14 @@ def test_invalid_annotation_does_not_drop_the_image(fields: bytes, tmp_path: Pat
         ({"center": [226.2, 18.6]}, (-133.8, 18.6, None, None)),
     ],
 )
-def test_positions_are_normalized_to_180(fields, place, tmp_path: Path) -> None:
+def test_positions_are_normalized_to_180(fields, expected, tmp_path: Path) -> None:
     members = [("k.png", png_bytes(1)), ("k.json", json.dumps(fields).encode())]
-    (found,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
-    told = (found.lon, found.lat, found.width_deg, found.height_deg)
-    assert told == pytest.approx(place, abs=1e-9)
+    (record,) = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
+    position = (record.lon, record.lat, record.width_deg, record.height_deg)
+    assert position == pytest.approx(expected, abs=1e-9)
 
 
 def test_tile_name_outside_the_planet_has_no_position(tmp_path: Path) -> None:
     members = [("E0_0_N89_9.png", png_bytes(1)), ("E_200_0_N0_0.png", png_bytes(2))]
-    found = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
-    assert {(record.lon, record.width_deg) for record in found} == {(None, None)}
+    items = read_all(open_images(write_tar(tmp_path / "a.tar", members)))
+    assert {(record.lon, record.width_deg) for record in items} == {(None, None)}

@@ -236,7 +236,7 @@ def test_force_replaces(tmp_path: Path) -> None:
 
 def test_parts_add_up_to_the_complete_store(tmp_path: Path) -> None:
     source = FakeSource(counts=(5, 3, 4, 2, 6))
-    whole = built(tmp_path / "whole", source)
+    complete = built(tmp_path / "whole", source)
     for number in (3, 1):
         report = build_store(FakeEncoder(), source, tmp_path / "parts", part=(number, 3))
         assert report.rows == {1: 7, 3: 4}[number]
@@ -244,8 +244,8 @@ def test_parts_add_up_to_the_complete_store(tmp_path: Path) -> None:
     assert not half.complete and half.missing == ["000001", "000004"]
     build_store(FakeEncoder(), source, tmp_path / "parts", part=(2, 3))
     parts = open_store(tmp_path / "parts")
-    assert parts.complete and parts.load()[0] == whole.load()[0]
-    np.testing.assert_array_equal(parts.load()[1], whole.load()[1])
+    assert parts.complete and parts.load()[0] == complete.load()[0]
+    np.testing.assert_array_equal(parts.load()[1], complete.load()[1])
 
 
 def test_store_started_by_another_process_is_not_overwritten(tmp_path: Path) -> None:
@@ -270,13 +270,13 @@ def test_workers_use_one_thread_beside_a_gpu(
     tmp_path: Path, device: str, expected: set[int]
 ) -> None:
     torch = pytest.importorskip("torch")
-    seen = set()
+    thread_counts = set()
 
     class Watched(FakeEncoder):
         @property
         def preprocess(self) -> Callable[[Image.Image], Any]:
             def prepare(image: Image.Image) -> Any:
-                seen.add(torch.get_num_threads())
+                thread_counts.add(torch.get_num_threads())
                 return thumbnail(image)
 
             return prepare
@@ -287,7 +287,7 @@ def test_workers_use_one_thread_beside_a_gpu(
     torch.set_num_threads(3)
     try:
         build_store(encoder, FakeSource(), tmp_path, workers=2)
-        assert seen == expected and torch.get_num_threads() == 3
+        assert thread_counts == expected and torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
 
@@ -326,11 +326,11 @@ def test_duplicate_shard_names_are_refused(tmp_path: Path) -> None:
 
 
 def test_progress_bar_estimates_time_without_counting_images(tmp_path: Path) -> None:
-    told: list[str] = []
+    messages: list[str] = []
 
     class Bar(type(NO_PROGRESS)):  # type: ignore[misc]
         def note(self, text: str) -> None:
-            told.append(text)
+            messages.append(text)
 
     class Tars(FakeSource):
         def shards(self) -> Any:
@@ -340,10 +340,10 @@ def test_progress_bar_estimates_time_without_counting_images(tmp_path: Path) -> 
             return super().read(replace(shard, rows=3), images=images)
 
     build_store(FakeEncoder(), Tars(counts=(3,) * 9), tmp_path / "tars", progress=Bar())
-    assert any(re.fullmatch(r"\d+:\d\d left, device idle \d+%", text) for text in told)
-    told.clear()
+    assert any(re.fullmatch(r"\d+:\d\d left, device idle \d+%", text) for text in messages)
+    messages.clear()
     build_store(FakeEncoder(), FakeSource(counts=(3,) * 9), tmp_path / "known", progress=Bar())
-    assert all(re.fullmatch(r"device idle \d+%", text) for text in told)  # the bar itself knows
+    assert all(re.fullmatch(r"device idle \d+%", text) for text in messages)  # the bar itself knows
 
 
 def test_report_breaks_down_the_time(tmp_path: Path) -> None:

@@ -72,8 +72,8 @@ def test_several_stores_give_one_exact_ranking(west: Path, east: Path) -> None:
     ]
     mask = np.zeros(10, bool)
     mask[rows[0]] = True
-    left = exact_topk(both, FakeEncoder().encode_texts(["dunes"]), 7, exclude=mask).hits(0)[1]
-    assert left.tolist()[:6] == rows.tolist()[1:]
+    remaining = exact_topk(both, FakeEncoder().encode_texts(["dunes"]), 7, exclude=mask).hits(0)[1]
+    assert remaining.tolist()[:6] == rows.tolist()[1:]
     east_box = Box(0, -10, 90, 0)
     inside = exact_topk(both, FakeEncoder().encode_texts(["dunes"]), 7, region=east_box).hits(0)[1]
     assert set(both.ids(inside)) == {"e0", "e1", "e2", "e3"}
@@ -106,8 +106,8 @@ def test_merge_links_the_shards_and_verifies(west: Path, east: Path, tmp_path: P
     plan = merge_stores([west, east], str(out), dry_run=True)
     assert (plan.rows, plan.shards, plan.linked, plan.written) == (10, 2, 2, False)
     assert not out.exists()
-    done = merge_stores([west, east], out)
-    assert done.written and not verify_store(out).problems
+    report = merge_stores([west, east], out)
+    assert report.written and not verify_store(out).problems
     merged = open_store(out)
     ids, vectors = merged.load()
     expected = [open_store(folder).load() for folder in (west, east)]
@@ -128,13 +128,13 @@ def test_merge_links_the_shards_and_verifies(west: Path, east: Path, tmp_path: P
 
 def test_repeated_ids_are_kept_once_or_refused(west: Path, tmp_path: Path) -> None:
     make_store(tmp_path / "same", WEST, [f"w{number}" for number in range(6)])
-    done = merge_stores([west, tmp_path / "same"], tmp_path / "once")
-    assert (done.rows, done.duplicates) == (6, 6)
+    report = merge_stores([west, tmp_path / "same"], tmp_path / "once")
+    assert (report.rows, report.duplicates) == (6, 6)
     make_store(tmp_path / "shuffled", EAST, ["w3", "w2", "new", "other"])
     with pytest.raises(DataError, match="2 ids with different vectors in several stores: w3, w2"):
         merge_stores([west, tmp_path / "shuffled"], tmp_path / "out")
-    done = merge_stores([west, tmp_path / "shuffled"], tmp_path / "out", prefer="first")
-    assert (done.rows, done.duplicates, done.linked) == (8, 2, 1)
+    report = merge_stores([west, tmp_path / "shuffled"], tmp_path / "out", prefer="first")
+    assert (report.rows, report.duplicates, report.linked) == (8, 2, 1)
     assert not verify_store(tmp_path / "out").problems
     first, merged = open_store(west), open_store(tmp_path / "out")
     np.testing.assert_array_equal(merged.vectors([3]), first.vectors([3]))
@@ -150,16 +150,16 @@ def test_a_failed_merge_leaves_nothing(west: Path, east: Path, tmp_path: Path) -
 
 def test_a_subset_searches_as_the_region_of_the_store(west: Path, tmp_path: Path) -> None:
     box = Box(-118.5, 0, -116.5, 10)
-    done = subset_store(west, tmp_path / "part", region=box, options={"bbox": "..."})
-    assert (done.rows, done.linked) == (2, 0) and not verify_store(tmp_path / "part").problems
+    report = subset_store(west, tmp_path / "part", region=box, options={"bbox": "..."})
+    assert (report.rows, report.linked) == (2, 0) and not verify_store(tmp_path / "part").problems
     query = FakeEncoder().encode_texts(["dunes"])
-    part, whole = open_store(tmp_path / "part"), open_store(west)
-    got, want = exact_topk(part, query, 5).hits(0), exact_topk(whole, query, 5, region=box).hits(0)
-    assert part.ids(got[1]) == whole.ids(want[1])
+    part, full = open_store(tmp_path / "part"), open_store(west)
+    got, want = exact_topk(part, query, 5).hits(0), exact_topk(full, query, 5, region=box).hits(0)
+    assert part.ids(got[1]) == full.ids(want[1])
     np.testing.assert_array_equal(got[0], want[0])
-    np.testing.assert_array_equal(part.positions(), whole.positions()[[2, 3]])
+    np.testing.assert_array_equal(part.positions(), full.positions()[[2, 3]])
     source = part.dataset["derived"]["sources"][0]
-    assert source["set_hash"] == whole.set_hash and source["rows"] == 6
+    assert source["set_hash"] == full.set_hash and source["rows"] == 6
 
 
 def test_subsets_by_id(west: Path, tmp_path: Path) -> None:

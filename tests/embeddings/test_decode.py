@@ -31,15 +31,15 @@ def test_arrays_and_tensors_round_trip(tmp_path: Path) -> None:
     packed = write_shared(value, tmp_path)
     assert packed.file is not None and list(tmp_path.iterdir()) == [packed.file]
     assert len(packed.pickled) < 150_000  # of which 140,000 are bfloat16
-    found = read_shared(packed)
+    result = read_shared(packed)
     assert list(tmp_path.iterdir()) == []
-    assert list(found) == list(value) and found["rest"] == value["rest"]
+    assert list(result) == list(value) and result["rest"] == value["rest"]
     for name in ("array", "none"):
-        np.testing.assert_array_equal(found[name], value[name])
-        assert found[name].dtype == value[name].dtype
+        np.testing.assert_array_equal(result[name], value[name])
+        assert result[name].dtype == value[name].dtype
     for name in ("tensor", "turned", "number", "brain"):
-        assert torch.equal(found[name], value[name]) and found[name].dtype == value[name].dtype
-    found["array"][0] = 7  # and they are one's own
+        assert torch.equal(result[name], value[name]) and result[name].dtype == value[name].dtype
+    result["array"][0] = 7  # and they are one's own
 
 
 def test_small_data_use_no_file(tmp_path: Path) -> None:

@@ -144,8 +144,8 @@ def test_one_bad_image_is_named_and_skipped(kind: str, batch_size: int, tmp_path
     )
     assert expected in store.skipped[0].reason
     assert report.rows == store.rows == 9 and len(report.skipped) == 3
-    whole = FakeEncoder().encode_images([picture(row) for row in (0, 2, 4)])
-    np.testing.assert_array_equal(store.load()[1][:3], whole.astype(np.float16))
+    complete = FakeEncoder().encode_images([picture(row) for row in (0, 2, 4)])
+    np.testing.assert_array_equal(store.load()[1][:3], complete.astype(np.float16))
     again = build_store(_spoil_one(kind)(), source, tmp_path / "b", batch_size=batch_size)
     assert again.rows == 9
     for file in sorted((tmp_path / "a" / "shards").glob("*.arrow")):

@@ -60,7 +60,7 @@ def start(store: Path, *, part: str = "1/1", batches: int = -1) -> subprocess.Po
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def complete_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("whole")
     build_store(FakeEncoder(), FakeSource(counts=COUNTS), path)
     return path
@@ -77,18 +77,18 @@ class Blending(FakeEncoder):
 
 def test_earlier_work_does_not_change_a_shard(tmp_path: Path) -> None:
     source = FakeSource(counts=(5, 3, 0, 9, 4))
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    build_store(Blending(), source, whole, batch_size=4)
+    complete_store, parts = tmp_path / "whole", tmp_path / "parts"
+    build_store(Blending(), source, complete_store, batch_size=4)
     for part in ((2, 3), (3, 3), None):
         build_store(Blending(), source, parts, batch_size=4, part=part)
-    assert_equal_stores(parts, whole)
+    assert_equal_stores(parts, complete_store)
     build_store(Blending(), source, tmp_path / "other", batch_size=3)
     with pytest.raises(AssertionError):
-        assert_equal_stores(tmp_path / "other", whole)
+        assert_equal_stores(tmp_path / "other", complete_store)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_killed_build_is_resumed(tmp_path: Path, whole: Path, how: int) -> None:
+def test_killed_build_is_resumed(tmp_path: Path, complete_store: Path, how: int) -> None:
     process = start(tmp_path, batches=9)
     wait_for(process, tmp_path, "shards/*.json", 4)
     process.send_signal(how)
@@ -105,10 +105,12 @@ def test_killed_build_is_resumed(tmp_path: Path, whole: Path, how: int) -> None:
     assert (report.reused, report.embedded) == (24, 48)
     assert sum(encoder.calls) == 48
     assert open_store(tmp_path).complete and open_store(tmp_path).verify() == []
-    assert_equal_stores(tmp_path, whole)
+    assert_equal_stores(tmp_path, complete_store)
 
 
-def test_several_processes_build_one_store_and_one_is_killed(tmp_path: Path, whole: Path) -> None:
+def test_several_processes_build_one_store_and_one_is_killed(
+    tmp_path: Path, complete_store: Path
+) -> None:
     batches = (-1, 3, -1)
     processes = [start(tmp_path, part=f"{n + 1}/3", batches=batches[n]) for n in range(3)]
     wait_for(processes[1], tmp_path, "shards/000001.json")
@@ -120,10 +122,10 @@ def test_several_processes_build_one_store_and_one_is_killed(tmp_path: Path, who
     again = start(tmp_path, part="2/3")
     again.communicate(timeout=60)
     assert again.returncode == 0 and open_store(tmp_path).complete
-    assert_equal_stores(tmp_path, whole)
+    assert_equal_stores(tmp_path, complete_store)
 
 
-def test_two_processes_embed_the_same_shards(tmp_path: Path, whole: Path) -> None:
+def test_two_processes_embed_the_same_shards(tmp_path: Path, complete_store: Path) -> None:
     processes = [start(tmp_path, batches=1) for _ in range(2)]
     for process in processes:  # both have begun the first shard before either ends it
         wait_for(process, tmp_path, f".waits-{process.pid}")
@@ -134,7 +136,7 @@ def test_two_processes_embed_the_same_shards(tmp_path: Path, whole: Path) -> Non
     store = open_store(tmp_path)
     assert store.complete and store.verify() == []
     assert list((tmp_path / "shards").glob(".*")) == []
-    assert_equal_stores(tmp_path, whole)
+    assert_equal_stores(tmp_path, complete_store)
 
 
 def test_shards_of_another_process_are_not_embedded_again(tmp_path: Path) -> None:
@@ -166,10 +168,10 @@ def test_first_finished_copy_of_a_shard_is_used(tmp_path: Path) -> None:
 def test_another_process_creates_the_folder_at_the_last_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def late(place: Path) -> Any:
+    def late(path: Path) -> Any:
         monkeypatch.undo()
         build_store(FakeEncoder(), FakeSource(), tmp_path, part=(1, 3))
-        return locked(place)
+        return locked(path)
 
     monkeypatch.setattr(plan, "locked", late)
     with pytest.raises(StoreMismatchError, match="id: fake-0 in the store, fake-1 now"):
@@ -205,14 +207,14 @@ def test_a_store_that_is_replaced_or_removed_meanwhile_is_not_written_to(tmp_pat
 
 
 def test_kill_between_vectors_and_entry_leaves_the_shard_incomplete(
-    tmp_path: Path, whole: Path
+    tmp_path: Path, complete_store: Path
 ) -> None:
     build_store(FakeEncoder(), FakeSource(counts=COUNTS), tmp_path)
     (tmp_path / "shards" / "000003.json").unlink()
     assert open_store(tmp_path).missing == ["000003"]
     report = build_store(FakeEncoder(), FakeSource(counts=COUNTS), tmp_path)
     assert report.embedded == 6
-    assert_equal_stores(tmp_path, whole)
+    assert_equal_stores(tmp_path, complete_store)
 
 
 def test_old_files_of_a_killed_process_are_removed(tmp_path: Path) -> None:
@@ -276,9 +278,9 @@ def test_store_that_becomes_read_only_stops_the_build(
     with pytest.raises(OutputError, match=r"000004\.arrow: cannot be written \(Read-only"):
         build_store(FakeEncoder(), source, tmp_path)
     monkeypatch.undo()
-    kept = open_store(tmp_path)
-    assert [entry.shard for entry in kept.entries][:4] == [f"{n:06d}" for n in range(4)]
-    assert build_store(FakeEncoder(), source, tmp_path).reused == kept.rows
+    partial = open_store(tmp_path)
+    assert [entry.shard for entry in partial.entries][:4] == [f"{n:06d}" for n in range(4)]
+    assert build_store(FakeEncoder(), source, tmp_path).reused == partial.rows
 
 
 def test_files_that_vanish_while_they_are_embedded_are_named(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def lines(log: Path) -> list[tuple[str, int]]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def complete_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("whole")
     build_store(FakeEncoder(), FakeSource(counts=COUNTS), path)
     return path
@@ -90,7 +90,7 @@ def two_workers() -> Iterator[RayOptions]:
 
 
 def test_two_workers_build_the_same_stores_and_one_is_killed(
-    tmp_path: Path, whole: Path, two_workers: RayOptions
+    tmp_path: Path, complete_store: Path, two_workers: RayOptions
 ) -> None:
     log, stores = tmp_path / "log", [tmp_path / "a", tmp_path / "b"]
     killed: list[int] = []
@@ -142,22 +142,22 @@ print(report.embedded, report.reused)
 
 
 @pytest.mark.slow
-def test_the_driver_is_killed_and_started_again(tmp_path: Path, whole: Path) -> None:
+def test_the_driver_is_killed_and_started_again(tmp_path: Path, complete_store: Path) -> None:
     store, log = tmp_path / "store", tmp_path / "log"
     command = [sys.executable, "-c", DRIVER, str(store), str(log)]
     driver = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     wait_for(driver, store, "shards/*.json", 5)
     driver.kill()
     driver.communicate(timeout=60)
-    there = open_store(store).rows
-    assert 30 <= there < 144 and "000012" in open_store(store).missing
+    rows = open_store(store).rows
+    assert 30 <= rows < 144 and "000012" in open_store(store).missing
     (tmp_path / ".go").touch()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     embedded, reused = map(int, done.stdout.split())
-    assert embedded + reused == 144 and reused >= there
+    assert embedded + reused == 144 and reused >= rows
     assert open_store(store).complete and open_store(store).verify() == []
-    assert_equal_stores(store, whole)
+    assert_equal_stores(store, complete_store)
 
 
 CLUSTER = """
@@ -194,19 +194,19 @@ cluster.shutdown()
 
 
 @pytest.mark.slow
-def test_lost_machine_without_replacement(tmp_path: Path, whole: Path) -> None:
+def test_lost_machine_without_replacement(tmp_path: Path, complete_store: Path) -> None:
     # What it was doing is done by the other one, once that has nothing else to do.
     store, log = tmp_path / "store", tmp_path / "log"
     command = [sys.executable, "-c", CLUSTER, str(store), str(log)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and done.stdout.split()[-1] == "144", done.stderr
     assert open_store(store).complete and open_store(store).verify() == []
-    assert_equal_stores(store, whole)
+    assert_equal_stores(store, complete_store)
 
 
 def nodes(*resources: dict[str, float]) -> Any:
-    there = [{"Alive": True, "Resources": resource} for resource in resources]
-    return SimpleNamespace(nodes=lambda: [*there, {"Alive": False, "Resources": {"CPU": 64}}])
+    records = [{"Alive": True, "Resources": resource} for resource in resources]
+    return SimpleNamespace(nodes=lambda: [*records, {"Alive": False, "Resources": {"CPU": 64}}])
 
 
 @pytest.mark.parametrize(

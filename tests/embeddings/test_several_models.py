@@ -56,11 +56,11 @@ def test_image_rejected_by_one_model_is_embedded_by_the_other(tmp_path: Path) ->
     class Picky(FakeEncoder):
         @property
         def preprocess(self) -> Callable[[Image.Image], Any]:
-            seen: list[int] = []
+            calls: list[int] = []
 
             def check(image: Image.Image) -> Any:
-                seen.append(1)
-                if len(seen) == 2:
+                calls.append(1)
+                if len(calls) == 2:
                     raise ValueError("aspect ratio")
                 return thumbnail(image)
 
@@ -93,10 +93,10 @@ def test_model_failure_in_the_middle_preserves_finished_shards(tmp_path: Path) -
     targets = both(tmp_path, FakeEncoder(), Dying(seed=1))
     with pytest.raises(ModelLoadError, match="device lost"):
         build_stores(targets, source, batch_size=4)
-    kept = [open_store(target.path).rows for target in targets]
-    assert kept[1] <= 12 and all(open_store(t.path).verify()[0] for t in targets)
+    rows = [open_store(target.path).rows for target in targets]
+    assert rows[1] <= 12 and all(open_store(t.path).verify()[0] for t in targets)
     again = build_stores(both(tmp_path, FakeEncoder(), FakeEncoder(seed=1)), source)
-    assert [report.reused for report in again] == kept
+    assert [report.reused for report in again] == rows
     assert [report.rows for report in again] == [32, 32]
 
 

@@ -45,15 +45,15 @@ def test_blocks_are_windows_on_the_files(store: EmbeddingStore) -> None:
 
 def test_rows_are_returned_in_any_order(store: EmbeddingStore) -> None:
     ids, vectors = store.load()
-    places = store.positions()
-    wanted = np.array([11, 0, 5, 4, 0, 7, 8])
-    assert store.ids(wanted) == [ids[row] for row in wanted]
-    np.testing.assert_array_equal(store.vectors(wanted).astype(np.float32), vectors[wanted])
-    found = store.take(wanted)
-    assert found.ids == store.ids(wanted)
-    np.testing.assert_array_equal(np.column_stack([found.lon, found.lat]), places[wanted])
-    assert found.sources[0] == "000003.tar:tile-003003.png"
-    np.testing.assert_allclose(found.width_deg, 0.2, rtol=1e-6)
+    positions = store.positions()
+    rows = np.array([11, 0, 5, 4, 0, 7, 8])
+    assert store.ids(rows) == [ids[row] for row in rows]
+    np.testing.assert_array_equal(store.vectors(rows).astype(np.float32), vectors[rows])
+    columns = store.take(rows)
+    assert columns.ids == store.ids(rows)
+    np.testing.assert_array_equal(np.column_stack([columns.lon, columns.lat]), positions[rows])
+    assert columns.sources[0] == "000003.tar:tile-003003.png"
+    np.testing.assert_allclose(columns.width_deg, 0.2, rtol=1e-6)
     assert store.take([]).ids == [] and store.vectors([]).shape == (0, 32)
     for wrong in (-1, 12):
         with pytest.raises(IndexError):
@@ -103,18 +103,18 @@ def test_differences_to_another_encoder_are_listed(store: EmbeddingStore) -> Non
     assert "weights_sha256" not in str(caught.value)
 
 
-def flip(path: Path, place: int) -> None:
+def flip(path: Path, share: int) -> None:
     data = bytearray(path.read_bytes())
-    data[place] ^= 0x10
+    data[share] ^= 0x10
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
-def test_flipped_byte_is_detected_and_its_shard_named(store: EmbeddingStore, place: float) -> None:
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
+def test_flipped_byte_is_detected_and_its_shard_named(store: EmbeddingStore, share: float) -> None:
     path = store.path / "shards" / "000002.arrow"
-    flip(path, int(path.stat().st_size * place))
-    found = open_store(store.path).verify()
-    assert found and all(text.startswith("shard 000002: ") for text in found)
+    flip(path, int(path.stat().st_size * share))
+    inventory = open_store(store.path).verify()
+    assert inventory and all(text.startswith("shard 000002: ") for text in inventory)
 
 
 def _truncate(path: Path) -> None:
@@ -207,8 +207,8 @@ def test_verify_finds_wrong_vectors_and_repeated_ids(tmp_path: Path) -> None:
             return super().read(self.shards()[0])
 
     build_store(FakeEncoder(), Repeated((2, 2)), tmp_path)
-    found = open_store(tmp_path).verify()
-    assert "shard 000001: id tile-000000 is also in shard 000000" in found
+    inventory = open_store(tmp_path).verify()
+    assert "shard 000001: id tile-000000 is also in shard 000000" in inventory
 
 
 def rings(value: bytes) -> list[list[tuple[float, float]]]:
@@ -216,11 +216,11 @@ def rings(value: bytes) -> list[list[tuple[float, float]]]:
     order, kind, count = struct.unpack_from("<BII", value)
     assert order == 1
     if kind == 6:
-        found, offset = [], 9
+        points, offset = [], 9
         for _ in range(count):
-            found += rings(value[offset:])
-            offset += 13 + 16 * len(found[-1])
-        return found
+            points += rings(value[offset:])
+            offset += 13 + 16 * len(points[-1])
+        return points
     assert (kind, count) == (3, 1)
     (corners,) = struct.unpack_from("<I", value, 9)
     numbers = struct.unpack_from(f"<{2 * corners}d", value, 13)
@@ -235,9 +235,9 @@ def test_export_is_geoparquet_of_mars(store: EmbeddingStore, tmp_path: Path) -> 
     assert table.column("id").to_pylist() == ids
     halves = np.stack([np.array(row) for row in table.column("vector").to_pylist()])
     np.testing.assert_array_equal(halves.astype(np.float32), vectors)
-    told = json.loads(pq.read_metadata(path).metadata[b"geo"])
-    column = told["columns"][told["primary_column"]]
-    assert (told["version"], column["encoding"]) == ("1.1.0", "WKB")
+    record = json.loads(pq.read_metadata(path).metadata[b"geo"])
+    column = record["columns"][record["primary_column"]]
+    assert (record["version"], column["encoding"]) == ("1.1.0", "WKB")
     assert column["geometry_types"] == ["Polygon"]
     assert column["crs"]["id"] == {"authority": "IAU", "code": 49900, "version": 2015}
     corners = [xy for value in table.column("geometry").to_pylist() for xy in rings(value)[0]]
@@ -269,9 +269,9 @@ def test_repair_rebuilds_only_damaged_shards(tmp_path: Path) -> None:
     data[len(data) // 2] ^= 1
     flipped.write_bytes(data)
     (tmp_path / "shards" / "000002.json").write_text("{")
-    found = verify_store(tmp_path)
-    assert [problem.shard for problem in found.problems] == ["000001", "000002"]
-    assert found.dropped == () and build_store(FakeEncoder(), source, tmp_path).reused == 8
+    inventory = verify_store(tmp_path)
+    assert [problem.shard for problem in inventory.problems] == ["000001", "000002"]
+    assert inventory.dropped == () and build_store(FakeEncoder(), source, tmp_path).reused == 8
 
     repaired = verify_store(tmp_path, repair=True)
     assert repaired.dropped == repaired.to_embed == ("000001",)
@@ -289,6 +289,6 @@ def test_repair_keeps_problems_of_the_source(tmp_path: Path) -> None:
             return super().read(Shard("000000", "", 3))
 
     build_store(FakeEncoder(), Twins(counts=(3, 3)), tmp_path)
-    found = verify_store(tmp_path, repair=True)
-    assert len(found.problems) == 3 and found.dropped == () and found.to_embed == ()
+    inventory = verify_store(tmp_path, repair=True)
+    assert len(inventory.problems) == 3 and inventory.dropped == () and inventory.to_embed == ()
     assert open_store(tmp_path).complete

@@ -17,11 +17,11 @@ ITEMS = [(f"caption-{number}", "word " * (1 + 7 * number % 5)) for number in ran
 
 
 def test_order_is_preserved_with_batches_sorted_by_length(tmp_path: Path) -> None:
-    seen: list[list[int]] = []
+    batches: list[list[int]] = []
 
     class Watched(FakeEncoder):
         def encode_texts(self, texts: Sequence[str], *, role: str = "query") -> Any:
-            seen.append([len(text) for text in texts])
+            batches.append([len(text) for text in texts])
             return super().encode_texts(texts, role=role)
 
     report = build_text_store(Watched(), ITEMS, tmp_path, role="caption", batch_size=4)
@@ -31,8 +31,10 @@ def test_order_is_preserved_with_batches_sorted_by_length(tmp_path: Path) -> Non
     assert ids == [key for key, _ in ITEMS]
     expected = FakeEncoder().encode_texts([text for _, text in ITEMS], role="caption")
     np.testing.assert_array_equal(vectors, expected)
-    assert len(seen) == 3
-    assert [length for batch in seen for length in batch] == sorted(len(text) for _, text in ITEMS)
+    assert len(batches) == 3
+    assert [length for batch in batches for length in batch] == sorted(
+        len(text) for _, text in ITEMS
+    )
     assert np.isnan(store.positions()).all() and store.verify() == []
 
 

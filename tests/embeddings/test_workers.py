@@ -93,10 +93,10 @@ def test_killed_worker_stops_the_build_and_finished_shards_remain(tmp_path: Path
         build_store(Deadly(), source, tmp_path, workers=1, decode_in="processes", batch_size=4)
     assert "Finished shards are saved" in str(caught.value)
     assert not docks(os.getpid())
-    kept = open_store(tmp_path)
-    assert 80 <= kept.rows <= 200
+    partial = open_store(tmp_path)
+    assert 80 <= partial.rows <= 200
     report = build_store(FakeEncoder(), source, tmp_path)
-    assert report.rows == 320 and report.reused == kept.rows
+    assert report.rows == 320 and report.reused == partial.rows
 
 
 def test_preprocessing_that_cannot_be_sent(tmp_path: Path) -> None:
@@ -159,9 +159,9 @@ def test_build_leaves_no_process_or_file(tmp_path: Path, how: signal.Signals) ->
         assert build.poll() is None, build.communicate()[1]
         time.sleep(0.01)
     os.killpg(build.pid, how) if how == signal.SIGINT else build.kill()
-    _, told = build.communicate(timeout=60)
+    _, output = build.communicate(timeout=60)
     assert build.returncode != 0
-    assert told.count("Traceback") <= 1  # of the build itself; none of its processes
+    assert output.count("Traceback") <= 1  # of the build itself; none of its processes
     deadline = time.monotonic() + 30
     while docks(build.pid) or _members(build.pid):
         assert time.monotonic() < deadline, "a process or a folder is left"
@@ -171,8 +171,8 @@ def test_build_leaves_no_process_or_file(tmp_path: Path, how: signal.Signals) ->
 
 def _members(group: int) -> list[int]:
     """List the running processes of a group."""
-    found = subprocess.run(
+    output = subprocess.run(
         ["ps", "-e", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True
     ).stdout
-    rows = [line.split() for line in found.splitlines()]
+    rows = [line.split() for line in output.splitlines()]
     return [int(pid) for pid, pgid, state in rows if int(pgid) == group and "Z" not in state]

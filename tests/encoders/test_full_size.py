@@ -25,8 +25,8 @@ def test_every_model_has_one() -> None:
 @pytest.mark.parametrize("model", FULL_SIZE)
 def test_parameters_count_as_published(model: str) -> None:
     with torch.device("meta"):
-        whole = build_model(model)
-    assert sum(parameter.numel() for parameter in whole.parameters()) == find(model).parameters
+        full_model = build_model(model)
+    assert sum(parameter.numel() for parameter in full_model.parameters()) == find(model).parameters
 
 
 @pytest.mark.parametrize("model", FULL_SIZE)

@@ -93,13 +93,13 @@ def test_models_of_the_registry(model: str, tiny_folder: Folder) -> None:
 
 def test_a_classifier_is_left_out(tiny_folder: Folder, tmp_path: Path) -> None:
     config = hf.ViTConfig.from_pretrained(tiny_folder("vit"))
-    whole = hf.ViTForImageClassification(config)
-    whole.save_pretrained(tmp_path)
+    classifier = hf.ViTForImageClassification(config)
+    classifier.save_pretrained(tmp_path)
     shutil.copy(tiny_folder("vit") / "preprocessor_config.json", tmp_path)
     encoder = load(f"hf:{tmp_path}", LoadOptions(device="cpu"))
     pixels = encoder.preprocess(pictures()[0])["pixel_values"]
     with torch.inference_mode():
-        state = whole.eval().vit(pixels).last_hidden_state[0, 0]
+        state = classifier.eval().vit(pixels).last_hidden_state[0, 0]
     assert np.abs(encoder.encode_images(pictures()[:1]) - unit([state])).max() < 1e-5
 
 
@@ -148,19 +148,19 @@ def test_the_hub_is_asked_for_the_revision_of_the_name(
     tiny_folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = shutil.copytree(tiny_folder("dinov2"), tmp_path / ("d" * 40))
-    asked: list[tuple[str, str, bool]] = []
+    requests: list[tuple[str, str, bool]] = []
 
-    def download(repository: str, **given: Any) -> str:
-        asked.append((repository, given["revision"], given["local_files_only"]))
+    def download(repository: str, **options: Any) -> str:
+        requests.append((repository, options["revision"], options["local_files_only"]))
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     encoder = load("hf:facebook/dinov2-base@v2", LoadOptions(device="cpu", offline=True))
-    assert set(asked) == {("facebook/dinov2-base", "v2", True)}
+    assert set(requests) == {("facebook/dinov2-base", "v2", True)}
     assert encoder.modalities == {"image"}
-    told = encoder.fingerprint
-    assert (told["id"], told["revision"]) == ("hf:facebook/dinov2-base@v2", "d" * 40)
-    assert told["repository"] == "facebook/dinov2-base"
+    fingerprint = encoder.fingerprint
+    assert (fingerprint["id"], fingerprint["revision"]) == ("hf:facebook/dinov2-base@v2", "d" * 40)
+    assert fingerprint["repository"] == "facebook/dinov2-base"
     with pytest.raises(ModelLoadError, match="is not a folder"):
         load("hf:a/b", LoadOptions(device="cpu", checkpoint=folder / "config.json"))
 

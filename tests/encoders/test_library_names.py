@@ -37,7 +37,7 @@ def narrowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
+def hub_requests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, Any]]:
     """Answer every request to the hub with one folder, named as a commit."""
     requests: list[dict[str, Any]] = []
 
@@ -167,7 +167,7 @@ def test_an_architecture_needs_weights() -> None:
 
 
 def test_published_weights_come_from_the_hub(
-    narrowed: None, asked: list[dict[str, Any]], tmp_path: Path
+    narrowed: None, hub_requests: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     from safetensors.torch import save_file
 
@@ -176,18 +176,18 @@ def test_published_weights_come_from_the_hub(
     state = torch.load(path, weights_only=True)["state_dict"]
     save_file(state, hub(tmp_path) / "open_clip_model.safetensors")
     encoder = load("oc:ViT-L-14/openai", LoadOptions(device="cpu", offline=True))
-    (request,) = asked
+    (request,) = hub_requests
     assert request["repository"] == "timm/vit_large_patch14_clip_224.openai"
     assert request["local_files_only"] is True
-    told = encoder.fingerprint
-    assert (told["id"], told["revision"]) == ("oc:ViT-L-14/openai", "b" * 40)
-    assert told["activation"] == "quickgelu" and len(told["weights_sha256"]) == 64
-    assert told["preprocessing"]["mean"][0] == pytest.approx(0.48145466)
+    fingerprint = encoder.fingerprint
+    assert (fingerprint["id"], fingerprint["revision"]) == ("oc:ViT-L-14/openai", "b" * 40)
+    assert fingerprint["activation"] == "quickgelu" and len(fingerprint["weights_sha256"]) == 64
+    assert fingerprint["preprocessing"]["mean"][0] == pytest.approx(0.48145466)
     same = load(QUICK, LoadOptions(device="cpu", checkpoint=path))
     assert np.array_equal(encoder.encode_texts(TEXTS), same.encode_texts(TEXTS))
 
 
-def test_nothing_on_the_hub_is_an_error(asked: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_nothing_on_the_hub_is_an_error(hub_requests: list[dict[str, Any]], tmp_path: Path) -> None:
     hub(tmp_path).mkdir()
     with pytest.raises(ModelLoadError, match="holds none of open_clip_model"):
         load("oc:ViT-L-14/openai", LoadOptions(device="cpu"))
@@ -198,7 +198,7 @@ def test_nothing_on_the_hub_is_an_error(asked: list[dict[str, Any]], tmp_path: P
 
 @pytest.mark.parametrize("model", ["remoteclip-vit-l-14", "georsclip-vit-h-14"])
 def test_remote_sensing_models_are_read_from_their_file_with_gelu(
-    model: str, narrowed: None, asked: list[dict[str, Any]], tmp_path: Path
+    model: str, narrowed: None, hub_requests: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     spec = find(model)
     file = hub(tmp_path) / spec.settings["file"]
@@ -206,7 +206,7 @@ def test_remote_sensing_models_are_read_from_their_file_with_gelu(
     save_checkpoint("clip", file, prefix="")
     tiny = replace(spec, image_size=32, dimension=24)
     encoder = load(tiny, LoadOptions(device="cpu"))
-    assert asked[0]["allow_patterns"] == [spec.settings["file"]]
+    assert hub_requests[0]["allow_patterns"] == [spec.settings["file"]]
     assert encoder.fingerprint["activation"] == "gelu"
     assert encoder.fingerprint["revision"] == "b" * 40
     same = load(GELU, LoadOptions(device="cpu", checkpoint=file))
@@ -224,7 +224,9 @@ def test_pe_core_bigg_from_a_checkpoint(narrowed: None, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["vit-so400m-16-siglip2-512", "vit-gopt-16-siglip2-384"])
-def test_siglip2_from_a_repository(model: str, asked: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_siglip2_from_a_repository(
+    model: str, hub_requests: list[dict[str, Any]], tmp_path: Path
+) -> None:
     save_folder("siglip2", hub(tmp_path))
     tiny = replace(find(model), image_size=32, dimension=32)
     encoder = load(tiny, LoadOptions(device="cpu"))
@@ -253,8 +255,8 @@ def test_registry_states_the_architecture_of_open_clip(model: str, architecture:
     assert spec.image_size == config["vision_cfg"]["image_size"]
     kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
     with torch.device("meta"):
-        whole = kind(**config)
-    assert sum(parameter.numel() for parameter in whole.parameters()) == spec.parameters
+        full_model = kind(**config)
+    assert sum(parameter.numel() for parameter in full_model.parameters()) == spec.parameters
 
 
 # The command line

@@ -177,18 +177,18 @@ class TestFiles:
     ) -> None:
         write_adapter(tiny_folder("qwen2_vl"), tmp_path)
         edit(tmp_path, base_model_name_or_path="/home/them/Qwen2-VL-2B-Instruct")
-        asked = []
+        requests = []
 
         def find_files(record: Any, options: LoadOptions) -> Any:
             if options.checkpoint is not None:
                 return multimodal_lm.Files(options.checkpoint)
-            asked.append((record.repository, record.revision, options.offline))
+            requests.append((record.repository, record.revision, options.offline))
             return multimodal_lm.Files(tiny_folder("qwen2_vl"), "f" * 40)
 
         monkeypatch.setattr(multimodal_lm, "find_files", find_files)
         options = LoadOptions(device="cpu", checkpoint=tmp_path, offline=True)
         encoder = load(tiny_record("vlm2vec-v2.0"), options)
-        assert asked == [("Qwen/Qwen2-VL-2B-Instruct", None, True)]
+        assert requests == [("Qwen/Qwen2-VL-2B-Instruct", None, True)]
         base = {"repository": "Qwen/Qwen2-VL-2B-Instruct", "revision": "f" * 40}
         assert encoder.fingerprint["base"] == base
 
@@ -206,21 +206,21 @@ class TestRefusals:
         write_adapter(tiny_folder("qwen2_vl"), tmp_path)
         return tmp_path
 
-    def refuse(self, folder: Path, told: str) -> None:
-        with pytest.raises(ModelLoadError, match=told):
+    def refuse(self, folder: Path, message: str) -> None:
+        with pytest.raises(ModelLoadError, match=message):
             vectors(folder)
 
     @pytest.mark.parametrize(
-        ("config", "told"),
+        ("config", "message"),
         [
             ({"peft_type": "LOHA"}, "only LoRA"),
             ({"bias": "all"}, "bias or fan_in_fan_out"),
             ({"use_dora": True}, "needs lora_A, lora_B, lora_magnitude_vector"),
         ],
     )
-    def test_kinds_of_adapter(self, adapter: Path, config: dict[str, Any], told: str) -> None:
+    def test_kinds_of_adapter(self, adapter: Path, config: dict[str, Any], message: str) -> None:
         edit(adapter, **config)
-        self.refuse(adapter, told)
+        self.refuse(adapter, message)
 
     def test_tensors(self, adapter: Path) -> None:
         path = adapter / "adapter_model.safetensors"
@@ -228,7 +228,7 @@ class TestRefusals:
         key = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
         head = "base_model.model.lm_head.modules_to_save.weight"
         lost = "base_model.model.model.layers.7.self_attn.q_proj.lora_{}.weight"
-        for changed, told in (
+        for changed, message in (
             ({name: item for name, item in good.items() if name != key}, "has lora_B and needs"),
             ({**good, head: torch.ones(2, 2)}, "is not a LoRA weight"),
             ({**good, key: torch.ones(RANK, 5)}, r"q_proj is \(64, 5\), its layer \(64, 64\)"),
@@ -239,7 +239,7 @@ class TestRefusals:
             ({}, "holds no weights"),
         ):
             save_file(changed, path)
-            self.refuse(adapter, told)
+            self.refuse(adapter, message)
 
     def test_no_weights(self, adapter: Path) -> None:
         (adapter / "adapter_model.safetensors").unlink()

@@ -86,10 +86,10 @@ def test_vectors_are_those_of_mteb(
     meta = mteb.get_model_meta(CLIP)
     wrapper = meta.loader(str(tiny_folder("clip")), revision=None, device="cpu")
     colour = [picture.convert("RGB") for picture in pictures()]
-    wanted = as_mteb_does(mteb, wrapper, "image", colour, "document")
-    assert np.abs(clip.encode_images(pictures()) - wanted).max() < 1e-5
-    wanted = as_mteb_does(mteb, wrapper, "text", TEXTS, "query")
-    assert np.abs(clip.encode_texts(TEXTS) - wanted).max() < 1e-5
+    expected = as_mteb_does(mteb, wrapper, "image", colour, "document")
+    assert np.abs(clip.encode_images(pictures()) - expected).max() < 1e-5
+    expected = as_mteb_does(mteb, wrapper, "text", TEXTS, "query")
+    assert np.abs(clip.encode_texts(TEXTS) - expected).max() < 1e-5
 
 
 def test_a_batch_equals_one_by_one_in_unit_rows(clip: Encoder) -> None:
@@ -126,11 +126,11 @@ def test_the_revision_and_the_weights_are_in_the_fingerprint(
 
     encoder = load(registered("tiny/clip", loader), LoadOptions(device="cpu"))
     assert calls == [("tiny/clip", "abc123", {"device": "cpu"})]
-    told = encoder.fingerprint
-    assert told["revision"] == "abc123" and told["dtype"] == "float32"
-    assert told["weights_sha256"] == clip.fingerprint["weights_sha256"]
+    fingerprint = encoder.fingerprint
+    assert fingerprint["revision"] == "abc123" and fingerprint["dtype"] == "float32"
+    assert fingerprint["weights_sha256"] == clip.fingerprint["weights_sha256"]
     assert clip.fingerprint["revision"] is None  # a folder of one's own is of none
-    assert told["prompts"]["task"] == "MarsVLPairsT2IRetrieval"
+    assert fingerprint["prompts"]["task"] == "MarsVLPairsT2IRetrieval"
 
 
 def test_loader_without_device_argument(
@@ -167,10 +167,10 @@ def test_prompts_saved_with_a_sentence_transformers_model_are_used(
     encoder = load(name, LoadOptions(device="cpu", checkpoint=tmp_path / "saved"))
     assert encoder.fingerprint["prompts"]["model_prompts"]["query"] == "find: "
     for role, text in (("query", "find: dunes"), ("caption", "dunes")):
-        wanted = model.encode([text], normalize_embeddings=True)
-        assert np.abs(encoder.encode_texts(["dunes"], role=role) - wanted).max() < 1e-5
-    wanted = model.encode(pictures(), normalize_embeddings=True)
-    assert np.abs(encoder.encode_images(pictures()) - wanted).max() < 1e-5
+        expected = model.encode([text], normalize_embeddings=True)
+        assert np.abs(encoder.encode_texts(["dunes"], role=role) - expected).max() < 1e-5
+    expected = model.encode(pictures(), normalize_embeddings=True)
+    assert np.abs(encoder.encode_images(pictures()) - expected).max() < 1e-5
 
 
 def test_model_without_weights_is_supported() -> None:

@@ -154,9 +154,9 @@ def test_model_input_equals_the_joint_processor_output(
     both: tuple[MultimodalEncoder, Reference],
 ) -> None:
     encoder, reference = both
-    seen: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     hook = encoder.model.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.update(kwargs), with_kwargs=True
+        lambda module, args, kwargs: inputs.update(kwargs), with_kwargs=True
     )
     encoder.encode_images(pictures())
     hook.remove()
@@ -164,9 +164,9 @@ def test_model_input_equals_the_joint_processor_output(
     names = {"input_ids", "attention_mask", "pixel_values"}
     assert names <= joint.keys()
     for name in joint:
-        if name == "mm_token_type_ids" and name not in seen:
+        if name == "mm_token_type_ids" and name not in inputs:
             continue  # LLaVA-NeXT's core does not take it
-        assert torch.equal(seen[name], joint[name]), name
+        assert torch.equal(inputs[name], joint[name]), name
 
 
 def test_no_scores_over_the_vocabulary(both: tuple[MultimodalEncoder, Reference]) -> None:
@@ -240,12 +240,12 @@ class TestRecipe:
         good = record.settings
         prompts = good["prompts"]
         options = LoadOptions()
-        for settings, told in (
+        for settings, message in (
             ({**good, "prompts": {"official": prompts["official"]}}, "no prompts 'paper'"),
             ({**good, "prompts": {"paper": {**prompts["paper"], "query": "x"}}}, "'query'"),
             ({**good, "prompts": {"paper": {**prompts["paper"], "image": ""}}}, "'image'"),
             ({**good, "pooling": "max"}, "pooling is 'max'"),
             ({**good, "positions": "2d"}, "positions is '2d'"),
         ):
-            with pytest.raises(ModelLoadError, match=told):
+            with pytest.raises(ModelLoadError, match=message):
                 InputRecipe.from_spec(replace(record, settings=settings), options)

@@ -23,13 +23,13 @@ OPENAI = {
 }
 
 
-def same_with(kept: dict[str, Any], model: str, tiny_folder: Folder, target: Path) -> None:
+def same_with(config: dict[str, Any], model: str, tiny_folder: Folder, target: Path) -> None:
     """Check that vectors are equal with `kept` as the only preprocessing file."""
     folder = tiny_folder(MODELS[model])
     for path in folder.iterdir():
         if "processor_config" not in path.name:
             (target / path.name).write_bytes(path.read_bytes())
-    (target / "preprocessor_config.json").write_text(json.dumps(kept))
+    (target / "preprocessor_config.json").write_text(json.dumps(config))
     record = tiny_record(model)
     older, newer = (
         load(record, LoadOptions(device="cpu", checkpoint=item)) for item in (target, folder)
@@ -51,7 +51,7 @@ def same_with(kept: dict[str, Any], model: str, tiny_folder: Folder, target: Pat
 def test_qwen(fast: str, model: str, processor: str, tiny_folder: Folder, tmp_path: Path) -> None:
     third = model.startswith("qwen3")
     side = 32 if third else 28
-    kept = {
+    config = {
         **OPENAI,
         "image_processor_type": f"Qwen2VLImageProcessor{fast}",
         "processor_class": processor,
@@ -62,12 +62,12 @@ def test_qwen(fast: str, model: str, processor: str, tiny_folder: Folder, tmp_pa
         "merge_size": 2,
     }
     if third:
-        kept |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-    same_with(kept, model, tiny_folder, tmp_path)
+        config |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    same_with(config, model, tiny_folder, tmp_path)
 
 
 def test_e5_v(tiny_folder: Folder, tmp_path: Path) -> None:
-    kept = {
+    config = {
         **OPENAI,
         "image_processor_type": "LlavaNextImageProcessor",
         "processor_class": "LlavaNextProcessor",
@@ -77,7 +77,7 @@ def test_e5_v(tiny_folder: Folder, tmp_path: Path) -> None:
         "do_center_crop": True,
         "do_pad": True,
     }
-    same_with(kept, "e5-v", tiny_folder, tmp_path)
+    same_with(config, "e5-v", tiny_folder, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,12 @@ def test_e5_v(tiny_folder: Folder, tmp_path: Path) -> None:
     "model", ["bge-vl-large", "aimv2-large-patch14-224", "aimv2-large-patch14-448"]
 )
 def test_clip(kind: dict[str, Any], model: str, tiny_folder: Folder, tmp_path: Path) -> None:
-    kept = {**OPENAI, **kind, "do_center_crop": True}
-    same_with(kept, model, tiny_folder, tmp_path)
+    config = {**OPENAI, **kind, "do_center_crop": True}
+    same_with(config, model, tiny_folder, tmp_path)
 
 
 def test_dinov3(tiny_folder: Folder, tmp_path: Path) -> None:
-    kept = {
+    config = {
         "image_processor_type": "DINOv3ViTImageProcessorFast",
         "size": {"height": 64, "width": 64},
         "image_mean": [0.485, 0.456, 0.406],
@@ -111,4 +111,4 @@ def test_dinov3(tiny_folder: Folder, tmp_path: Path) -> None:
         "do_normalize": True,
         "resample": 2,
     }
-    same_with(kept, "dinov3-vitl16", tiny_folder, tmp_path)
+    same_with(config, "dinov3-vitl16", tiny_folder, tmp_path)

@@ -81,10 +81,10 @@ def test_preprocessing_is_picklable_and_recorded(encoder: OpenClipEncoder) -> No
     assert torch.equal(again(picture), encoder.preprocess(picture))
     joined = encoder.collate([again(item) for item in pictures()])
     assert np.array_equal(encoder.encode_preprocessed(joined), encoder.encode_images(pictures()))
-    told = encoder.fingerprint
-    assert told["preprocessing"]["size"] in (32, [32, 32])
-    assert len(told["weights_sha256"]) == 64
-    assert told["dtype"] == "float32"
+    fingerprint = encoder.fingerprint
+    assert fingerprint["preprocessing"]["size"] in (32, [32, 32])
+    assert len(fingerprint["weights_sha256"]) == 64
+    assert fingerprint["dtype"] == "float32"
 
 
 def test_cut_texts_are_counted(encoder: OpenClipEncoder) -> None:
@@ -171,8 +171,8 @@ def test_a_checkpoint_file_gets_the_preprocessing_of_its_model(
     record = find(IDS[model])
     path = save_checkpoint(kind, tmp_path / "ckpt.pt")
     encoder = load(record, LoadOptions(device="cpu", checkpoint=path))
-    told = encoder.fingerprint["preprocessing"]
-    assert {key: told[key] for key in record.settings["preprocess"]} == record.settings[
+    fingerprint = encoder.fingerprint["preprocessing"]
+    assert {key: fingerprint[key] for key in record.settings["preprocess"]} == record.settings[
         "preprocess"
     ]
 
@@ -231,9 +231,9 @@ def test_pickled_objects_are_refused_and_never_run(
 
 
 def test_damaged_checkpoints_are_named(marscope: ModelSpec, tmp_path: Path) -> None:
-    whole = save_checkpoint("clip", tmp_path / "whole.pt").read_bytes()
-    damaged = {"empty.pt": b"", "cut.pt": whole[: len(whole) // 2], "text.pt": b"hello",
-               "cut.safetensors": b"\x10\x00\x00", "weights.npz": whole}  # fmt: skip
+    content = save_checkpoint("clip", tmp_path / "whole.pt").read_bytes()
+    damaged = {"empty.pt": b"", "cut.pt": content[: len(content) // 2], "text.pt": b"hello",
+               "cut.safetensors": b"\x10\x00\x00", "weights.npz": content}  # fmt: skip
     for name, data in damaged.items():
         (tmp_path / name).write_bytes(data)
         with pytest.raises(ModelLoadError, match=name):
@@ -275,10 +275,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def in_cache(cache: Path, repository: str, commit: str = "a" * 40) -> Path:
     """Return the folder of the newest snapshot of a repository in the hub's cache."""
-    place = cache / f"models--{repository.replace('/', '--')}"
-    (place / "refs").mkdir(parents=True)
-    (place / "refs" / "main").write_text(commit)
-    return place / "snapshots" / commit
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text(commit)
+    return folder / "snapshots" / commit
 
 
 def fill(cache: Path, record: ModelSpec, kind: str, **changes: str) -> str:
@@ -401,10 +401,10 @@ def test_hub_refusals_are_reported_with_the_remedy(
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_batch_normalization_works_in_half_precision(dtype: str) -> None:
-    whole, half = (
+    complete, half = (
         load("mars-nano", LoadOptions(device="cpu", dtype=name)) for name in ("float32", dtype)
     )
     assert half.fingerprint["dtype"] == dtype
     for method, items in (("encode_images", pictures()), ("encode_texts", TEXTS)):
-        cosines = (getattr(whole, method)(items) * getattr(half, method)(items)).sum(axis=1)
+        cosines = (getattr(complete, method)(items) * getattr(half, method)(items)).sum(axis=1)
         assert cosines.min() > 0.99, method

@@ -41,17 +41,17 @@ def test_a_model_by_name_gives_the_vectors_of_the_library(st: Any, folder: Path)
     assert record.modalities == {"image", "text"}
     encoder = load(record, LoadOptions(device="cpu"))
     model = st.SentenceTransformer(str(folder), device="cpu")
-    wanted = {
+    expected = {
         "images": model.encode_document(pictures(), normalize_embeddings=True),
         "query": model.encode_query(TEXTS, normalize_embeddings=True),
         "caption": model.encode_document(TEXTS, normalize_embeddings=True),
     }
-    assert np.abs(encoder.encode_images(pictures()) - wanted["images"]).max() < 1e-6
+    assert np.abs(encoder.encode_images(pictures()) - expected["images"]).max() < 1e-6
     for role in ("query", "caption"):
-        found = encoder.encode_texts(TEXTS, role=role)
-        assert found.dtype == np.float32 and found.shape == (2, encoder.dimension)
-        assert np.abs(found - wanted[role]).max() < 1e-6
-    assert np.abs(wanted["query"] - wanted["caption"]).max() > 1e-3
+        vectors = encoder.encode_texts(TEXTS, role=role)
+        assert vectors.dtype == np.float32 and vectors.shape == (2, encoder.dimension)
+        assert np.abs(vectors - expected[role]).max() < 1e-6
+    assert np.abs(expected["query"] - expected["caption"]).max() > 1e-3
     assert encoder.fingerprint["prompts"]["saved"]["query"] == "find: "
 
 
@@ -89,10 +89,10 @@ def test_wemm_is_qwen3_5_with_the_rules_of_its_tokenizer(st: Any, tmp_path: Path
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     save_tiny("qwen3_5", tmp_path / "model")
-    whole = Transformer(str(tmp_path / "model"))
-    st.SentenceTransformer(modules=[whole, Pooling(64, pooling_mode="lasttoken")]).save_pretrained(
-        str(tmp_path / "saved")
-    )
+    full_model = Transformer(str(tmp_path / "model"))
+    st.SentenceTransformer(
+        modules=[full_model, Pooling(64, pooling_mode="lasttoken")]
+    ).save_pretrained(str(tmp_path / "saved"))
     rules = json.loads((tmp_path / "saved" / "tokenizer.json").read_text())
     rules["normalizer"] = {"type": "Replace", "pattern": {"Regex": "\\n$"}, "content": ""}
     (tmp_path / "saved" / "tokenizer.json").write_text(json.dumps(rules))

@@ -47,19 +47,21 @@ def test_vectors_are_those_of_timm(
     model = random_model(name)
     (folder := tmp_path / ("c" * 40)).mkdir()
     save_file(dict(model.state_dict()), folder / "model.safetensors")
-    asked: list[str] = []
+    requests: list[str] = []
     monkeypatch.setattr(
         "huggingface_hub.snapshot_download",
-        lambda repository, **_: asked.append(repository) or str(folder),
+        lambda repository, **_: requests.append(repository) or str(folder),
     )
     encoder = load(f"timm:{name}", LoadOptions(device="cpu", offline=True))
-    assert set(asked) == {f"timm/{name}"}
+    assert set(requests) == {f"timm/{name}"}
     expected = reference(name, model)
     assert np.abs(encoder.encode_images(pictures()) - expected).max() < 1e-5
     assert encoder.dimension == expected.shape[1]
-    told = encoder.fingerprint
-    assert (told["id"], told["revision"]) == (f"timm:{name}", "c" * 40)
-    assert json.loads(json.dumps(told)) == told and told["preprocessing"]["mean"]
+    fingerprint = encoder.fingerprint
+    assert (fingerprint["id"], fingerprint["revision"]) == (f"timm:{name}", "c" * 40)
+    assert (
+        json.loads(json.dumps(fingerprint)) == fingerprint and fingerprint["preprocessing"]["mean"]
+    )
     copy = pickle.loads(pickle.dumps(encoder.preprocess))
     assert torch.equal(copy(pictures()[2]), encoder.preprocess(pictures()[2]))
     with pytest.raises(ModalityError):

@@ -50,20 +50,20 @@ def test_two_towers(model: str, tiny_folder: Folder) -> None:
     encoder = open_tiny(model, tiny_folder)
     folder = tiny_folder(MODELS[model])
     kind = hf.CLIPModel if model.startswith("bge") else hf.Aimv2Model
-    whole = kind.from_pretrained(folder, attn_implementation="eager").eval()
+    full_model = kind.from_pretrained(folder, attn_implementation="eager").eval()
     tokenizer = hf.CLIPTokenizer.from_pretrained(folder)
 
-    seen = [whole.visual_projection(whole.vision_model(clip_pixels(picture)).pooler_output)[0]
-            for picture in pictures()]  # fmt: skip
-    expected = np.stack([unit(row) for row in seen])
+    outputs = [full_model.vision_model(clip_pixels(picture)) for picture in pictures()]
+    image_vectors = [full_model.visual_projection(output.pooler_output)[0] for output in outputs]
+    expected = np.stack([unit(row) for row in image_vectors])
     assert np.abs(encoder.encode_images(pictures()) - expected).max() < 1e-4
 
     read = []
     for text in TEXTS:
         ids = torch.tensor([tokenizer(text)["input_ids"]])
-        states = whole.text_model(ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        states = full_model.text_model(ids, attention_mask=torch.ones_like(ids)).last_hidden_state
         at_end = states[0, ids[0].tolist().index(tokenizer.eos_token_id)]
-        read.append(unit(whole.text_projection(at_end)))
+        read.append(unit(full_model.text_projection(at_end)))
     assert np.abs(encoder.encode_texts(TEXTS) - np.stack(read)).max() < 1e-5
 
 

@@ -173,7 +173,7 @@ class TestHub:
     COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
     @pytest.fixture
-    def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    def hub_requests(self, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         """Answer requests to the hub with a folder or an exception."""
         requests: list[dict[str, Any]] = []
 
@@ -189,19 +189,19 @@ class TestHub:
     answer: Any = None
 
     def test_the_revision_is_pinned_and_recorded(
-        self, asked: list[dict[str, Any]], tiny_folder: Folder, tmp_path: Path
+        self, hub_requests: list[dict[str, Any]], tiny_folder: Folder, tmp_path: Path
     ) -> None:
         self.answer = copy(tiny_folder("clip"), tmp_path / self.COMMIT)
         encoder = load("bge-vl-large", LoadOptions(device="cpu", offline=True))
         assert encoder.fingerprint["revision"] == self.COMMIT
-        (request,) = asked
+        (request,) = hub_requests
         assert request["repository"] == "BAAI/BGE-VL-large"
         assert request["revision"] == find("bge-vl-large").revision
         assert request["local_files_only"] is True
         assert "*.bin" not in request["allow_patterns"]
 
     def test_pickled_weights_are_requested_only_without_alternatives(
-        self, asked: list[dict[str, Any]], tiny_folder: Folder, tmp_path: Path
+        self, hub_requests: list[dict[str, Any]], tiny_folder: Folder, tmp_path: Path
     ) -> None:
         folder = copy(tiny_folder("clip"), tmp_path / self.COMMIT)
         tensors = load_file(folder / "model.safetensors")
@@ -210,11 +210,11 @@ class TestHub:
         self.answer = folder
         encoder = load("bge-vl-large", LoadOptions(device="cpu"))
         assert isinstance(encoder, TwoTowerEncoder)
-        assert ["*.bin" in item["allow_patterns"] for item in asked] == [False, True]
+        assert ["*.bin" in item["allow_patterns"] for item in hub_requests] == [False, True]
         same = open_folder("bge-vl-large", tiny_folder("clip"))
         assert np.array_equal(encoder.encode_images(pictures()), same.encode_images(pictures()))
 
-    def test_gated(self, asked: list[dict[str, Any]]) -> None:
+    def test_gated(self, hub_requests: list[dict[str, Any]]) -> None:
         from huggingface_hub.errors import GatedRepoError
         from huggingface_hub.utils import httpx
 
@@ -225,7 +225,7 @@ class TestHub:
         assert "https://huggingface.co/facebook/dinov3-vitl16-pretrain-lvd1689m" in str(error.value)
         assert "HF_TOKEN" in str(error.value)
 
-    def test_offline(self, asked: list[dict[str, Any]]) -> None:
+    def test_offline(self, hub_requests: list[dict[str, Any]]) -> None:
         from huggingface_hub.errors import LocalEntryNotFoundError
 
         self.answer = LocalEntryNotFoundError("not cached")

@@ -34,8 +34,8 @@ def open_tiny(model: str, folder: Path, **settings: Any) -> Any:
     """Load the model from a folder; `settings` override the registry's, None removes one."""
     record = tiny_record(model)
     merged = {**record.settings, **settings}
-    kept = {key: value for key, value in merged.items() if value is not None}
-    return load(replace(record, settings=kept), LoadOptions(device="cpu", checkpoint=folder))
+    options = {key: value for key, value in merged.items() if value is not None}
+    return load(replace(record, settings=options), LoadOptions(device="cpu", checkpoint=folder))
 
 
 def batch_against_single(encoder: Encoder, texts: list[str]) -> float:
@@ -138,11 +138,11 @@ class TestLayouts:
         folder = relayout(tiny_folder("qwen2_vl"), tmp_path, TO_NEW)
         torch.manual_seed(0)
         bare, info = hf.AutoModel.from_pretrained(folder, output_loading_info=True)
-        whole = hf.AutoModelForImageTextToText.from_pretrained(folder).model
+        full_model = hf.AutoModelForImageTextToText.from_pretrained(folder).model
         moved = [
             name
             for (name, one), (_, two) in zip(
-                bare.named_parameters(), whole.named_parameters(), strict=True
+                bare.named_parameters(), full_model.named_parameters(), strict=True
             )
             if not torch.equal(one, two)
         ]
@@ -213,13 +213,13 @@ class TestRotaryFrequencies:
 
 def fed(encoder: Any, images: list[Any]) -> dict[str, torch.Tensor]:
     """Return the model inputs for these images."""
-    seen: dict[str, torch.Tensor] = {}
+    inputs: dict[str, torch.Tensor] = {}
     hook = encoder.model.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.update(kwargs), with_kwargs=True
+        lambda module, args, kwargs: inputs.update(kwargs), with_kwargs=True
     )
     encoder.encode_images(images)
     hook.remove()
-    return seen
+    return inputs
 
 
 def relayout(folder: Path, target: Path, renames: Mapping[str, str]) -> Path:

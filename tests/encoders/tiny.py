@@ -123,9 +123,9 @@ def save_folder(
     folder.mkdir(parents=True)
     config = tiny_config(kind)
     if kind.startswith("siglip"):
-        place = tokenizer or folder
-        place.mkdir(parents=True, exist_ok=True)
-        config["text_cfg"]["vocab_size"] = save_tokenizer(["sand and ice"], 300, place, 64)
+        target = tokenizer or folder
+        target.mkdir(parents=True, exist_ok=True)
+        config["text_cfg"]["vocab_size"] = save_tokenizer(["sand and ice"], 300, target, 64)
     _write_config(kind, config, folder)
     state = _random_state(config)
     if change:

@@ -93,8 +93,8 @@ def tiny_record(model: str) -> ModelSpec:
     """Return the spec of the registry with tiny pixel limits."""
     record = find(model)
     limits = {"min_pixels": 4 * 32 * 32, "max_pixels": 16 * 32 * 32}
-    kept = {key: value for key, value in limits.items() if key in record.settings}
-    return replace(record, settings={**record.settings, **kept})
+    settings = {key: value for key, value in limits.items() if key in record.settings}
+    return replace(record, settings={**record.settings, **settings})
 
 
 def pictures() -> list[Image.Image]:

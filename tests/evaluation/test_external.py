@@ -39,7 +39,7 @@ def embed(planet: Path, task: Any) -> dict[str, tuple[list[str], np.ndarray]]:
     pixels = {}
     sources = [("", data.source)]
     if task.name == "geolocalization":
-        sources += [(f"{name}/", found) for name, found in data.annotations.examples.items()]
+        sources += [(f"{name}/", examples) for name, examples in data.annotations.examples.items()]
     for prefix, source in sources:
         for shard in source.shards():
             for record in source.read(shard):

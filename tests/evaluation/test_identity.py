@@ -67,19 +67,19 @@ def data(tmp_path: Path) -> Path:
     return class_folders(tmp_path / "data" / "Mars-Landforms", {"plains": 3, "yardangs": 3}).parent
 
 
-def planned(model: str, place: Path, **changes: object) -> list[evaluation.Job]:
+def planned(model: str, folder: Path, **changes: object) -> list[evaluation.Job]:
     arguments: dict = {
-        "data": place,
-        "results": place.parent / "results",
+        "data": folder,
+        "results": folder.parent / "results",
         "options": LoadOptions(),
         "settings": Settings(resamples=20),
     }
     return evaluation.plan([find(model)], [find_task("landform")], **{**arguments, **changes})
 
 
-def run(model: str, place: Path, **changes: object) -> tuple[evaluation.Finished, list[str]]:
+def run(model: str, folder: Path, **changes: object) -> tuple[evaluation.Finished, list[str]]:
     lines: list[str] = []
-    (finished,) = evaluation.run(planned(model, place, **changes), say=lines.append, batch_size=2)
+    (finished,) = evaluation.run(planned(model, folder, **changes), say=lines.append, batch_size=2)
     return finished, lines
 
 
@@ -104,9 +104,9 @@ def test_edited_class_is_computed_again_with_the_reason(
     assert sum("the file of its class has changed" in line for line in lines) == 1
     assert sum("embeddings are computed again" in line for line in lines) == 1
     assert names(data) == ["landform.json"]
-    (kept,) = (again.job.folder / "superseded").glob("*.landform.json")
+    (superseded,) = (again.job.folder / "superseded").glob("*.landform.json")
     assert first.result is not None
-    assert read_result(kept).to_dict() == first.result.to_dict()
+    assert read_result(superseded).to_dict() == first.result.to_dict()
     assert planned(model, data)[0].status == "done"
 
 
@@ -130,8 +130,8 @@ def test_a_fingerprint_that_needs_an_instance_is_compared(
     )
     model = write(body=body)
     first, _ = run(model, data)
-    kept, _ = run(model, data)
-    assert first.computed and not kept.computed
+    outcome, _ = run(model, data)
+    assert first.computed and not outcome.computed
     (data / "weights.txt").write_text("2")
     again, lines = run(model, data)
     assert again.computed
@@ -238,9 +238,11 @@ def test_results_of_other_seeds_resamples_and_datasets_coexist(
         assert finished.computed and not [line for line in lines if "superseded" in line]
         assert planned(model, data, **changes)[0].status == "done"
     assert planned(model, data)[0].status == "done"
-    shown = sorted(name.replace(name[name.find("set-") + 4 :][:8], "X") if "set-" in name else name
-                   for name in names(data))  # fmt: skip
-    assert shown == [
+    file_names = sorted(
+        name.replace(name[name.find("set-") + 4 :][:8], "X") if "set-" in name else name
+        for name in names(data)
+    )
+    assert file_names == [
         "landform.json",
         "landform.resamples-30.json",
         "landform.seed-1.json",
@@ -251,8 +253,8 @@ def test_results_of_other_seeds_resamples_and_datasets_coexist(
     assert len(list(folder.glob("*.queries.parquet"))) == 5
     write(shift=2)
     run(model, data, settings=Settings(seed=1, resamples=20))
-    (kept,) = (folder / "superseded").glob("*.json")
-    assert kept.name.endswith(".landform.seed-1.json")
+    (superseded,) = (folder / "superseded").glob("*.json")
+    assert superseded.name.endswith(".landform.seed-1.json")
 
 
 @pytest.mark.parametrize("created", ["../../../x", "/etc/x", "a/b", "", "\x1b[2J", 7])

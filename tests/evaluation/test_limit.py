@@ -99,7 +99,7 @@ def test_a_limit_above_the_data_still_is_a_limited_result(data: Path) -> None:
     assert limited[0].data["set_hash"] == full[0].data["set_hash"]
     assert limited.paths[0] != full.paths[0] and limited.paths[0].exists()
     assert len(model_tables([*limited, *full])) == 2
-    a, b = (ResultFile.read(found.paths[0]) for found in (limited, full))
+    a, b = (ResultFile.read(outcome.paths[0]) for outcome in (limited, full))
     with pytest.raises(DataError, match="A is on limited to 100 images, B on all items"):
         compare_results(a, b)
     with pytest.raises(DataError, match="not a result to publish"):
@@ -111,8 +111,8 @@ def test_geolocalization_drops_landforms_far_from_the_tiles(data: Path) -> None:
     limited = evaluate(data, tasks="geolocalization", limit=2)[0]
     assert limited.data["n"]["tiles"] == 2
     landforms = [name for name in full.data["n"] if name.startswith("points/")]
-    left = [name for name in limited.data["n"] if name.startswith("points/")]
-    assert limited.data["limit"]["dropped_queries"] == len(landforms) - len(left)
+    remaining = [name for name in limited.data["n"] if name.startswith("points/")]
+    assert limited.data["limit"]["dropped_queries"] == len(landforms) - len(remaining)
 
 
 def test_invalid_limits_and_stores(data: Path) -> None:

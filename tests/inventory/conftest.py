@@ -15,10 +15,10 @@ from tests.search.places import make_store
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> EmbeddingStore:
     """600 tiles of 0.2 degrees in 20 rows and 30 columns."""
-    places = [
+    positions = [
         (0.1 + 0.2 * column, 0.1 + 0.2 * row, 0.2) for row in range(20) for column in range(30)
     ]
-    return make_store(tmp_path_factory.mktemp("inventory") / "store", places)
+    return make_store(tmp_path_factory.mktemp("inventory") / "store", positions)
 
 
 @pytest.fixture
@@ -38,11 +38,11 @@ def run_audit() -> Callable[[Inventory, set[str]], int]:
     """Answer the pages of the open audit truthfully; returns the number of tiles shown."""
 
     def run(inventory: Inventory, truth: set[str]) -> int:
-        shown = 0
+        tile_count = 0
         while tiles := inventory.next().tiles:
             names = [tile["id"] for tile in tiles]
             inventory.mark({name: "yes" if name in truth else "no" for name in names})
-            shown += len(names)
-        return shown
+            tile_count += len(names)
+        return tile_count
 
     return run

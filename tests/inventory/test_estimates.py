@@ -101,8 +101,8 @@ def test_the_estimate_is_unbiased() -> None:
 
 def test_places_with_one_tile_each_are_tiles() -> None:
     tiles = estimate_tiles([300, 1200], [60, 60], [9, 2], known=4)
-    places = estimate_places([300, 1200], [60, 60], [0] * 9 + [1] * 2, np.ones(11), known=4)
-    assert places.to_dict() == tiles.to_dict()
+    place_count = estimate_places([300, 1200], [60, 60], [0] * 9 + [1] * 2, np.ones(11), known=4)
+    assert place_count.to_dict() == tiles.to_dict()
 
 
 def test_a_place_counts_once_however_large_it_is() -> None:

@@ -49,32 +49,32 @@ def test_a_second_writer_is_refused_and_a_reader_is_not(inventory: Inventory) ->
 def test_a_torn_last_line_is_reported_and_removed(inventory: Inventory) -> None:
     inventory.mark({"tile-000001": "yes"})
     log = inventory.path / "marks.jsonl"
-    whole = log.read_bytes()
+    content = log.read_bytes()
     inventory.close()
-    for length in range(1, len(whole)):
-        log.write_bytes(whole + whole[:length])
+    for length in range(1, len(content)):
+        log.write_bytes(content + content[:length])
         reader = InventoryFiles(inventory.path)
         assert len(reader.marks) == 1
         assert reader.torn is not None and f"{length} bytes" in reader.torn
-    assert log.read_bytes() != whole  # a reader changes nothing
+    assert log.read_bytes() != content  # a reader changes nothing
     writer = InventoryFiles(inventory.path, write=True)
     assert writer.torn is not None
     writer.append(writer.marks)
     writer.close()
-    assert log.read_bytes() == whole + whole
+    assert log.read_bytes() == content + content
 
 
 def test_a_damaged_line_is_an_error_with_its_number(inventory: Inventory) -> None:
     inventory.mark({"tile-000001": "yes"})
     log = inventory.path / "marks.jsonl"
-    whole = log.read_bytes()
+    content = log.read_bytes()
     for line, what in (
         (b"{\n", "line 1"),
         (b'{"id": "a", "mark": "maybe", "time": ""}\n', "'mark' is 'maybe'"),
         (b'{"id": "a"}\n', "missing field 'mark'"),
         (b"[]\n", "line 1"),
     ):
-        log.write_bytes(line + whole)
+        log.write_bytes(line + content)
         with pytest.raises(InventoryError, match=what):
             InventoryFiles(inventory.path)
 

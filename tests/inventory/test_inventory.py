@@ -37,8 +37,8 @@ def test_next_shows_the_best_unmarked_tiles_and_some_further_down(inventory: Inv
     log = [json.loads(line) for line in (inventory.path / "marks.jsonl").read_text().splitlines()]
     assert [line["how"] for line in log] == ["best"] * 8 + ["exploring"] * 4
     assert log[0]["rank"] == 1 and "score" in log[0] and "search" in log[0]
-    shown = {tile["id"] for tile in page.tiles}
-    assert not shown & {tile["id"] for tile in inventory.next(12).tiles}
+    page_ids = {tile["id"] for tile in page.tiles}
+    assert not page_ids & {tile["id"] for tile in inventory.next(12).tiles}
 
 
 def test_learning_needs_both_answers(inventory: Inventory) -> None:
@@ -305,9 +305,9 @@ def test_a_given_place_size_is_used(inventory: Inventory) -> None:
 
 
 def test_a_store_that_grew_is_refused_and_can_be_adopted(tmp_path: Path, query: np.ndarray) -> None:
-    places = [(0.1 + 0.2 * column, 0.1, 0.2) for column in range(40)]
-    small = make_store(tmp_path / "small", places[:30])
-    large = make_store(tmp_path / "large", places)
+    positions = [(0.1 + 0.2 * column, 0.1, 0.2) for column in range(40)]
+    small = make_store(tmp_path / "small", positions[:30])
+    large = make_store(tmp_path / "large", positions)
     with Inventory.create(tmp_path / "a.inventory", small, landform="a", query=query) as inventory:
         inventory.mark({name(3): "yes", name(29): "no"})
     files = InventoryFiles(tmp_path / "a.inventory", write=True)

@@ -30,10 +30,10 @@ def geolocalization(
     radius: float,
     max_k: int,
 ) -> dict[str, Any]:
-    def place(row: int) -> tuple[float, bytes]:
+    def sort_key(row: int) -> tuple[float, bytes]:
         return -scores[row], hashlib.sha256(ids[row].encode()).digest()
 
-    order = sorted(range(len(scores)), key=place)[:max_k]
+    order = sorted(range(len(scores)), key=sort_key)[:max_k]
     near = [{p for p, point in enumerate(truth) if arc_deg(centres[row], point) <= radius}
             for row in order]  # fmt: skip
     curve = []
@@ -54,9 +54,9 @@ def geolocalization(
 def average_precision(near: Sequence[set[int]], points: int) -> float:
     """Evaluate a ranking. `near`: points near each tile, in descending order of score."""
     area, hits = 0.0, 0
-    found: set[int] = set()
+    covered: set[int] = set()
     for k, item in enumerate(near, 1):
         hits += bool(item)
-        area += hits / k * len(item - found) / points
-        found |= item
+        area += hits / k * len(item - covered) / points
+        covered |= item
     return area

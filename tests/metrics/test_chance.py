@@ -51,14 +51,16 @@ def test_closed_forms_are_the_means_over_all_rankings(items: int) -> None:
 @pytest.mark.parametrize("pairs", [1, 2, 5, 12])
 def test_pairs_by_chance(pairs: int) -> None:
     vectors = unit(np.eye(pairs, dtype=np.float32))
-    found = paired.evaluate(vectors, vectors, resamples=0)
+    outcome = paired.evaluate(vectors, vectors, resamples=0)
     for protocol in ("published", "strict"):
-        assert found.chance[protocol].keys() == getattr(found, protocol).keys()
-    assert found.chance["published"].items() <= found.chance["strict"].items()
+        assert outcome.chance[protocol].keys() == getattr(outcome, protocol).keys()
+    assert outcome.chance["published"].items() <= outcome.chance["strict"].items()
     # Every rank of a query is as probable as any other, so their means are the expectations.
     ranks = np.arange(1, pairs + 1)
     for way in ("i2t", "t2i"):
-        values = {key: found.chance["strict"][f"{way}_{key}"] for key in ("r1", "r5", "r10", "mrr")}
+        values = {
+            key: outcome.chance["strict"][f"{way}_{key}"] for key in ("r1", "r5", "r10", "mrr")
+        }
         assert values == pytest.approx(
             {
                 "r1": np.mean(ranks <= 1),
@@ -69,22 +71,22 @@ def test_pairs_by_chance(pairs: int) -> None:
         )
     drawn = np.random.default_rng(1).integers(1, pairs + 1, (40_000, pairs))
     expected = np.median(drawn, axis=1).mean()
-    assert found.chance["strict"]["t2i_medr"] == pytest.approx(expected, rel=0.01)
+    assert outcome.chance["strict"]["t2i_medr"] == pytest.approx(expected, rel=0.01)
 
 
 def test_a_constant_scorer_of_pairs_is_at_chance() -> None:
     same = unit(np.ones((4000, 8)))
-    found = paired.evaluate(same, same, resamples=0)
-    for key, expected in found.chance["strict"].items():
-        assert found.strict[key] == pytest.approx(expected, rel=0.25, abs=5e-4), key
+    outcome = paired.evaluate(same, same, resamples=0)
+    for key, expected in outcome.chance["strict"].items():
+        assert outcome.strict[key] == pytest.approx(expected, rel=0.25, abs=5e-4), key
 
 
 def test_landforms_by_chance() -> None:
     made = landform_input(3, images=120, classes=5)
     made["query_names"][-1] = "class without an image"
-    found = landform.evaluate(**made, resamples=0)
-    per_class = found.chance["strict"]["per_class"]
-    assert per_class.keys() == found.strict["per_class"].keys()
+    outcome = landform.evaluate(**made, resamples=0)
+    per_class = outcome.chance["strict"]["per_class"]
+    assert per_class.keys() == outcome.strict["per_class"].keys()
     rng = np.random.default_rng(0)
     labels = np.array(made["labels"])
     for name, expected in per_class.items():
@@ -98,7 +100,7 @@ def test_landforms_by_chance() -> None:
             assert expected[key] == pytest.approx(np.mean(values), abs=error), (name, key)
     for key in ("mAP", "hit@10", "r_precision", "ndcg@10"):
         mean = np.mean([item[key] for item in per_class.values()])
-        assert found.chance["strict"][key] == pytest.approx(mean)
+        assert outcome.chance["strict"][key] == pytest.approx(mean)
 
 
 # Points
@@ -128,9 +130,9 @@ def test_areas_of_points_are_the_means_over_all_rankings(seed: int) -> None:
         ranked = [near[row] for row in order][:max_k]
         strict.append(average_precision(ranked, len(truth)))
         published.append(trapezoid(ranked, len(truth)))
-    found = geolocalization.expect_random(centres, centres, truth, max_k=max_k)
-    assert found["strict"]["average_precision"] == pytest.approx(np.mean(strict), abs=1e-12)
-    assert found["published"]["auprc"] == pytest.approx(np.mean(published), abs=1e-12)
+    outcome = geolocalization.expect_random(centres, centres, truth, max_k=max_k)
+    assert outcome["strict"]["average_precision"] == pytest.approx(np.mean(strict), abs=1e-12)
+    assert outcome["published"]["auprc"] == pytest.approx(np.mean(published), abs=1e-12)
 
 
 def trapezoid(near: list[set[int]], points: int) -> float:
@@ -156,9 +158,9 @@ def test_chance_of_points_is_the_mean_of_evaluated_random_scores(max_k: int) -> 
         )
         for _ in range(300)
     ]  # fmt: skip
-    found = strict_geo(made["scores"], made["corners"], made["truth"], max_k=max_k)
+    outcome = strict_geo(made["scores"], made["corners"], made["truth"], max_k=max_k)
     for protocol, area in (("published", "auprc"), ("strict", "average_precision")):
-        expected = found.chance[protocol]
+        expected = outcome.chance[protocol]
         values = np.array([getattr(draw, protocol)[area] for draw in draws])
         error = 4 * values.std() / np.sqrt(len(values))
         assert expected[area] == pytest.approx(values.mean(), abs=error)
@@ -168,7 +170,7 @@ def test_chance_of_points_is_the_mean_of_evaluated_random_scores(max_k: int) -> 
             error = 4 * values.std() * np.sqrt(1 / len(values) + 1 / chance.PERMUTATIONS)
             assert expected["best"][key] == pytest.approx(values.mean(), abs=error), key
     assert expected["normalised"] == pytest.approx(
-        expected["average_precision"] / found.strict["ceiling"]["average_precision"]
+        expected["average_precision"] / outcome.strict["ceiling"]["average_precision"]
     )
 
 
@@ -199,20 +201,20 @@ def test_chance_of_truncated_rankings() -> None:
         "resamples": 0,
     }
     assert geolocalization.evaluate(made["scores"][order], **head).chance == {}
-    whole = strict_geo(made["scores"], made["corners"], made["truth"], max_k=100).chance
+    complete = strict_geo(made["scores"], made["corners"], made["truth"], max_k=100).chance
     expected = geolocalization.expect_random(
         made["corners"], made["corners"], made["truth"], max_k=100
     )
-    given = geolocalization.evaluate(made["scores"][order], **head, chance=expected)
-    assert given.chance == whole == expected
+    outcome = geolocalization.evaluate(made["scores"][order], **head, chance=expected)
+    assert outcome.chance == complete == expected
 
 
 def test_catalogue_without_reachable_tiles_has_no_chance() -> None:
-    found = strict_geo([2.0, 1.0], [[0.0, 0.0], [1.0, 0.0]], [[90.0, 0.0]])
-    assert found.chance["strict"]["average_precision"] == 0
-    assert found.chance["strict"]["normalised"] == 0
-    assert found.chance["published"]["auprc"] == 0
-    assert found.chance["strict"]["best"] == {"k": 1, "f1": 0, "precision": 0, "recall": 0}
+    outcome = strict_geo([2.0, 1.0], [[0.0, 0.0], [1.0, 0.0]], [[90.0, 0.0]])
+    assert outcome.chance["strict"]["average_precision"] == 0
+    assert outcome.chance["strict"]["normalised"] == 0
+    assert outcome.chance["published"]["auprc"] == 0
+    assert outcome.chance["strict"]["best"] == {"k": 1, "f1": 0, "precision": 0, "recall": 0}
 
 
 def test_chance_needs_a_position() -> None:
@@ -224,10 +226,10 @@ def test_chance_needs_a_position() -> None:
 
 
 def test_intervals_name_the_resampled_unit() -> None:
-    found = paired.evaluate(**paired_input(pairs=30), resamples=20)
-    assert found.interval_basis["strict"] == {"unit": "pairs", "count": 30}
-    found = landform.evaluate(**landform_input(images=90, classes=6), resamples=20)
-    assert found.interval_basis["published"] == {"unit": "classes", "count": 6}
+    outcome = paired.evaluate(**paired_input(pairs=30), resamples=20)
+    assert outcome.interval_basis["strict"] == {"unit": "pairs", "count": 30}
+    outcome = landform.evaluate(**landform_input(images=90, classes=6), resamples=20)
+    assert outcome.interval_basis["published"] == {"unit": "classes", "count": 6}
     # Three of the four blocks hold a point; 179.9 and -180.1 lie in one block.
     centres = [[0.5, 0.5], [10.5, 0.5], [179.9, 0.5], [50.5, 0.5]]
     truth = [[0.5, 0.5], [1.5, 0.5], [10.5, 0.5], [179.9, 0.5], [-180.1 + 360, 0.6]]

@@ -61,9 +61,9 @@ def assert_flipped(one: Difference, other: Difference) -> None:
 @given(seeds, seeds)
 def test_swapping_the_models_flips_the_signs(first: int, second: int) -> None:
     a, b = columns(first), columns(second)
-    there = over_queries(a, b, statistics={"medr": np.median}, resamples=200)
+    forward = over_queries(a, b, statistics={"medr": np.median}, resamples=200)
     back = over_queries(b, a, statistics={"medr": np.median}, resamples=200)
-    for name, item in there.items():
+    for name, item in forward.items():
         assert_flipped(item, back[name])
 
 
@@ -71,11 +71,11 @@ def test_swapping_the_models_flips_the_signs(first: int, second: int) -> None:
 @given(seeds, st.sampled_from(PROTOCOLS))
 def test_swapping_two_rankings_flips_the_signs(seed: int, protocol: str) -> None:
     a, b, truth = rankings(seed)
-    there = of_points(a, b, truth, protocol=protocol)
+    forward = of_points(a, b, truth, protocol=protocol)
     back = of_points(b, a, truth, protocol=protocol)
-    for name, item in there.figures.items():
+    for name, item in forward.figures.items():
         assert_flipped(item, back.figures[name])
-    assert (there.rank_a == back.rank_b).all()
+    assert (forward.rank_a == back.rank_b).all()
 
 
 @few
@@ -89,11 +89,13 @@ def test_the_mean_of_the_differences_is_the_difference_of_the_means(a: int, b: i
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_contributions_of_points_sum_to_average_precision(seed: int) -> None:
     a, b, truth = rankings(seed)
-    found = of_points(a, b, truth)
-    delta = found.figures["average_precision"]
-    assert delta.difference == pytest.approx((found.value_b - found.value_a).mean(), abs=1e-12)
-    assert delta.a == pytest.approx(found.value_a.mean(), abs=1e-12)
-    assert ((found.rank_a == 0) == (found.value_a == 0)).all()
+    comparison = of_points(a, b, truth)
+    delta = comparison.figures["average_precision"]
+    assert delta.difference == pytest.approx(
+        (comparison.value_b - comparison.value_a).mean(), abs=1e-12
+    )
+    assert delta.a == pytest.approx(comparison.value_a.mean(), abs=1e-12)
+    assert ((comparison.rank_a == 0) == (comparison.value_a == 0)).all()
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -119,17 +121,19 @@ def test_resamples_equal_those_of_single_model_intervals() -> None:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_metrics_equal_the_evaluation(protocol: str) -> None:
     a, b, truth = rankings(6, tiles=900)
-    found = of_points(a, b, truth, protocol=protocol, resamples=0).figures
+    comparison = of_points(a, b, truth, protocol=protocol, resamples=0).figures
     for side, ranking in (("a", a), ("b", b)):
-        whole = geolocalization.evaluate(
+        complete = geolocalization.evaluate(
             ranking.scores, ids=ranking.ids, published_lonlat=ranking.lonlat,
             centre_lonlat=ranking.lonlat, truth_lonlat=truth, resamples=0,
         )  # fmt: skip
-        figures = getattr(whole, protocol)
+        figures = getattr(complete, protocol)
         area = "average_precision" if protocol == "strict" else "auprc"
-        assert getattr(found[area], side) == pytest.approx(figures[area], abs=1e-12)
-        assert getattr(found["best.f1"], side) == pytest.approx(figures["best"]["f1"], abs=1e-12)
-        assert found[area].low is None and found[area].p is None
+        assert getattr(comparison[area], side) == pytest.approx(figures[area], abs=1e-12)
+        assert getattr(comparison["best.f1"], side) == pytest.approx(
+            figures["best"]["f1"], abs=1e-12
+        )
+        assert comparison[area].low is None and comparison[area].p is None
 
 
 def test_blocks_are_resampled_jointly_for_both_models() -> None:
@@ -142,24 +146,24 @@ def test_blocks_are_resampled_jointly_for_both_models() -> None:
     order = sorted(cells)
     weights = block_weights(len(order), seed=seed, resamples=resamples)
 
-    def weight(place: np.ndarray, drawn: np.ndarray) -> float:
-        return float(drawn[order.index((np.floor(place[0] / 4), np.floor(place[1] / 4)))])
+    def weight(location: np.ndarray, drawn: np.ndarray) -> float:
+        return float(drawn[order.index((np.floor(location[0] / 4), np.floor(location[1] / 4)))])
 
     def area(ranking: RankedTiles, drawn: np.ndarray) -> float:
         tiles = ranking.lonlat[np.argsort(-ranking.scores, kind="stable")]
         near = [[_arc(tile, point) <= 0.5 for point in truth] for tile in tiles]
-        seen = np.zeros(len(truth), bool)
-        hits = total = found = last = value = 0.0
+        is_covered = np.zeros(len(truth), bool)
+        hits = total = covered = last = value = 0.0
         everything = sum(weight(point, drawn) for point in truth)
         for tile, row in zip(tiles, near, strict=True):
             here = weight(tile, drawn)
             total += here
             hits += here * any(row)
             for number, point in enumerate(truth):
-                if row[number] and not seen[number]:
-                    seen[number] = True
-                    found += weight(point, drawn)
-            recall = found / everything
+                if row[number] and not is_covered[number]:
+                    is_covered[number] = True
+                    covered += weight(point, drawn)
+            recall = covered / everything
             value += (hits / total if total else 0.0) * (recall - last)
             last = recall
         return value
@@ -211,8 +215,8 @@ def test_resample_without_points_is_ignored() -> None:
         RankedTiles(np.array(scores), list("abcd"), tiles)
         for scores in ([4, 3, 2, 1], [1, 2, 3, 4])
     )
-    found = of_points(bad, good, tiles[:1], resamples=500).figures["best.f1"]
-    assert found.low is not None and found.low > 0
+    comparison = of_points(bad, good, tiles[:1], resamples=500).figures["best.f1"]
+    assert comparison.low is not None and comparison.low > 0
     alone = geolocalization.evaluate(
         good.scores, ids=good.ids, published_lonlat=tiles, centre_lonlat=tiles,
         truth_lonlat=tiles[:1],
@@ -221,15 +225,15 @@ def test_resample_without_points_is_ignored() -> None:
 
 
 def test_a_mean_over_catalogues_is_resampled_catalogue_by_catalogue() -> None:
-    found = []
+    statistics = []
     for number in range(4):
         a, b, truth = rankings(number)
-        found.append(bootstrap_points(a, b, truth, radius_deg=0.5, max_k=400,
+        statistics.append(bootstrap_points(a, b, truth, radius_deg=0.5, max_k=400,
                                  seed=seed_of(0, str(number)), resamples=400))  # fmt: skip
-    for key, mean in mean_over(found).items():
-        apart = [item.figures[key].difference for item in found]
+    for key, mean in mean_over(statistics).items():
+        apart = [item.figures[key].difference for item in statistics]
         assert mean.difference == pytest.approx(np.mean(apart), abs=1e-12)
-        drawn = np.stack([item.samples[key] for item in found])
+        drawn = np.stack([item.samples[key] for item in statistics])
         assert np.isfinite(drawn).all()
         ends = np.percentile(drawn.mean(axis=0), [2.5, 97.5])
         assert [mean.low, mean.high] == pytest.approx(list(ends), abs=1e-12)

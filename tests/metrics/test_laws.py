@@ -56,8 +56,8 @@ def test_reciprocal_ranks_equal_trec_eval(seed: int) -> None:
     }
     oracle = pytrec_eval.RelevanceEvaluator(truth, {"recip_rank"}).evaluate(run)
     mean = np.mean([item["recip_rank"] for item in oracle.values()])
-    found = paired.evaluate(**made, ids=names, resamples=0)
-    assert found.strict["i2t_mrr"] == pytest.approx(mean, abs=1e-4)
+    outcome = paired.evaluate(**made, ids=names, resamples=0)
+    assert outcome.strict["i2t_mrr"] == pytest.approx(mean, abs=1e-4)
 
 
 # Pairs
@@ -79,8 +79,8 @@ def test_metrics_do_not_depend_on_pair_order(seed: int) -> None:
 def test_perfect_pairs_score_one() -> None:
     made = paired_input(noise=0.0)
     for protocol in ("published", "strict"):
-        found = figures(paired.evaluate(**made, resamples=0), protocol)
-        assert set(found.values()) == {1.0}
+        outcome = figures(paired.evaluate(**made, resamples=0), protocol)
+        assert set(outcome.values()) == {1.0}
 
 
 # Landforms
@@ -107,14 +107,14 @@ def test_metrics_do_not_depend_on_image_or_class_order(seed: int) -> None:
 def test_perfect_landforms_score_one() -> None:
     labels = [f"class {row % 4}" for row in range(60)]
     images = np.eye(4, dtype=np.float32)[np.arange(60) % 4]
-    found = landform.evaluate(
+    outcome = landform.evaluate(
         images, np.eye(4), labels=labels, image_ids=[str(row) for row in range(60)],
         query_names=[f"class {row}" for row in range(4)], resamples=0,
     )  # fmt: skip
-    assert set(figures(found, "published").values()) == {1.0}
-    cut = {k: v for k, v in figures(found).items() if k.endswith("mAP@10")}
+    assert set(figures(outcome, "published").values()) == {1.0}
+    cut = {k: v for k, v in figures(outcome).items() if k.endswith("mAP@10")}
     assert set(cut.values()) == {10 / 15}  # of 15 relevant images, the first ten
-    assert {v for k, v in figures(found).items() if k not in cut} == {1.0}
+    assert {v for k, v in figures(outcome).items() if k not in cut} == {1.0}
 
 
 def test_class_without_images_has_no_metric() -> None:
@@ -172,9 +172,9 @@ def test_a_perfect_ranking_reaches_the_ceiling() -> None:
     near = np.hypot(*(made["corners"][:, None] - made["truth"][None]).transpose(2, 0, 1)).min(1)
     ordinary = strict_geo(made["scores"], made["corners"], made["truth"])
     ceiling = ordinary.strict["ceiling"]
-    found = strict_geo(-near, made["corners"], made["truth"])
+    outcome = strict_geo(-near, made["corners"], made["truth"])
     assert ordinary.strict["average_precision"] < ceiling["average_precision"] <= 1
-    assert found.strict["average_precision"] == pytest.approx(
+    assert outcome.strict["average_precision"] == pytest.approx(
         ceiling["average_precision"], rel=0.05
     )
 
@@ -183,11 +183,11 @@ def test_tiles_at_the_points_score_one() -> None:
     truth = np.column_stack([np.arange(-150, 150, 10.0), np.linspace(-70, 70, 30)])
     far = np.column_stack([np.arange(-145, 155, 10.0), np.linspace(70, -70, 30)])
     scores = np.concatenate([np.linspace(1, 0.6, 30), np.linspace(0.4, 0, 30)])
-    found = strict_geo(scores, np.concatenate([truth, far]), truth)
-    assert found.strict["average_precision"] == pytest.approx(1)
-    assert found.strict["best"] == {"k": 30, "f1": 1.0, "precision": 1.0, "recall": 1.0}
-    assert found.strict["ceiling"] == {"average_precision": 1.0, "f1": 1.0, "reached": True}
-    assert found.strict["chance_precision"] == pytest.approx(0.5)
+    outcome = strict_geo(scores, np.concatenate([truth, far]), truth)
+    assert outcome.strict["average_precision"] == pytest.approx(1)
+    assert outcome.strict["best"] == {"k": 30, "f1": 1.0, "precision": 1.0, "recall": 1.0}
+    assert outcome.strict["ceiling"] == {"average_precision": 1.0, "f1": 1.0, "reached": True}
+    assert outcome.strict["chance_precision"] == pytest.approx(0.5)
 
 
 @few
@@ -208,8 +208,8 @@ def test_distance_is_the_arc_on_the_sphere() -> None:
     # Half a degree of longitude at 60 degrees latitude is a quarter of a degree of arc.
     truth = np.array([[10.0, 60.0]])
     for lon, near in ((10.9, True), (11.1, False)):
-        found = strict_geo([1.0], np.array([[lon, 60.0]]), truth)
-        assert found.strict["average_precision"] == float(near)
+        outcome = strict_geo([1.0], np.array([[lon, 60.0]]), truth)
+        assert outcome.strict["average_precision"] == float(near)
     across = strict_geo([1.0], np.array([[-179.9, 0.0]]), np.array([[179.9, 0.0]]))
     assert across.strict["average_precision"] == 1
     assert across.published["auprc"] == 0 and across.published["best"]["f1"] == 0
@@ -219,14 +219,14 @@ def test_ceiling_counts_all_tiles() -> None:
     made = geo_input(3, tiles=900)
     order = np.argsort(-made["scores"])[:100]
     ids = [f"{row:06d}" for row in order]
-    found = geolocalization.evaluate(
+    outcome = geolocalization.evaluate(
         made["scores"][order], ids=ids, published_lonlat=made["corners"][order],
         centre_lonlat=made["corners"][order], truth_lonlat=made["truth"],
         all_centre_lonlat=made["corners"], resamples=0,
     )  # fmt: skip
-    whole = strict_geo(made["scores"], made["corners"], made["truth"])
-    assert found.strict["ceiling"] == whole.strict["ceiling"]
-    assert found.n["tiles"] == len(made["corners"])
+    complete = strict_geo(made["scores"], made["corners"], made["truth"])
+    assert outcome.strict["ceiling"] == complete.strict["ceiling"]
+    assert outcome.n["tiles"] == len(made["corners"])
 
 
 # Intervals
@@ -250,10 +250,10 @@ def test_intervals_contain_the_metric_and_depend_on_the_seed(protocol: str) -> N
 
 def test_the_interval_of_a_mean_is_the_known_one() -> None:
     made = paired_input(pairs=2000, noise=2.5)
-    found = paired.evaluate(**made, resamples=2000)
-    rate = found.strict["i2t_r10"]
+    outcome = paired.evaluate(**made, resamples=2000)
+    rate = outcome.strict["i2t_r10"]
     width = 2 * 1.96 * np.sqrt(rate * (1 - rate) / 2000)
-    low, high = found.intervals["strict"]["i2t_r10"]
+    low, high = outcome.intervals["strict"]["i2t_r10"]
     assert high - low == pytest.approx(width, rel=0.1)
     assert paired.evaluate(**made, resamples=0).intervals["strict"] == {}
 

@@ -33,10 +33,10 @@ def geo(scores: Any, lonlat: Any, truth: Any, **more: Any) -> dict[str, Any]:
     return dict(evaluation.published)
 
 
-def assert_same(found: Any, wanted: Any, tolerance: float = 1e-9) -> None:
-    found, wanted = dict(flat(found)), dict(flat(wanted))
-    assert found.keys() == wanted.keys()
-    worst = max(abs(found[key] - wanted[key]) for key in wanted)
+def assert_same(actual: Any, expected: Any, tolerance: float = 1e-9) -> None:
+    actual, expected = dict(flat(actual)), dict(flat(expected))
+    assert actual.keys() == expected.keys()
+    worst = max(abs(actual[key] - expected[key]) for key in expected)
     assert worst <= tolerance, worst
 
 
@@ -78,8 +78,8 @@ def test_metrics_equal_the_slow_reference(seed: int) -> None:
     made = geo_input(seed, tiles=900)
     order = np.argsort(-made["scores"], kind="stable")
     for max_k in (30, 500, 20_000):
-        wanted = reference.geolocalization(made["corners"][order], made["truth"], 0.5, max_k)
-        assert_same(geo(made["scores"], made["corners"], made["truth"], max_k=max_k), wanted)
+        expected = reference.geolocalization(made["corners"][order], made["truth"], 0.5, max_k)
+        assert_same(geo(made["scores"], made["corners"], made["truth"], max_k=max_k), expected)
 
 
 def _golden(task: str) -> list[dict[str, Any]]:
@@ -98,10 +98,10 @@ def test_published_metrics_of_pairs() -> None:
 def test_published_metrics_of_landforms() -> None:
     for case in _golden("landform"):
         arrays = np.load(shared_file(f"golden/{case['file']}"))
-        told = json.loads(shared_file(f"golden/{case['labels']}").read_text())
+        record = json.loads(shared_file(f"golden/{case['labels']}").read_text())
         arguments = (arrays["image_features"], arrays["query_features"])
-        assert_same(landform.evaluate(*arguments, **told).published, case["metrics"], 1e-6)
-        assert_same(reference.landform(*arguments, **told), case["metrics"], 1e-6)
+        assert_same(landform.evaluate(*arguments, **record).published, case["metrics"], 1e-6)
+        assert_same(reference.landform(*arguments, **record), case["metrics"], 1e-6)
 
 
 def test_published_metrics_of_points() -> None:
@@ -112,8 +112,8 @@ def test_published_metrics_of_points() -> None:
         truth = np.loadtxt(shared_file(f"golden/{case['ground_truth']}"), delimiter=",", skiprows=1)
         radius, max_k = case["radius_deg"], case["max_k"]
         scores = [float(row["similarity"]) for row in rows]
-        found = geo(scores, lonlat, truth, radius_deg=radius, max_k=max_k)
-        assert_same(found, case["metrics"], 1e-6)
+        outcome = geo(scores, lonlat, truth, radius_deg=radius, max_k=max_k)
+        assert_same(outcome, case["metrics"], 1e-6)
         assert_same(reference.geolocalization(lonlat, truth, radius, max_k), case["metrics"], 1e-6)
 
 
@@ -121,14 +121,14 @@ def test_tiles_unreadable_by_the_published_code_are_skipped() -> None:
     made = geo_input(4, tiles=400)
     unread = made["corners"].copy()
     unread[::3] = np.nan
-    kept = np.isfinite(unread[:, 0])
+    readable = np.isfinite(unread[:, 0])
     ids = [f"{row:06d}" for row in range(len(unread))]
-    found = geolocalization.evaluate(
+    outcome = geolocalization.evaluate(
         made["scores"], ids=ids, published_lonlat=unread, centre_lonlat=made["corners"],
         truth_lonlat=made["truth"], resamples=0,
     )  # fmt: skip
-    wanted = geo(made["scores"][kept], made["corners"][kept], made["truth"])
-    assert_same(found.published, wanted)
+    expected = geo(made["scores"][readable], made["corners"][readable], made["truth"])
+    assert_same(outcome.published, expected)
 
 
 if __name__ == "__main__":

@@ -42,24 +42,24 @@ def test_metrics_equal_the_slow_reference(seed: int, max_k: int, tied: bool) -> 
     made = geo_input(seed, tiles=90, points=12, lat=85.0)
     scores = np.round(made["scores"], 0 if tied else 9)
     ids = [f"E{lon:.1f}_N{lat:.1f}" for lon, lat in made["corners"]]
-    found = strict_geo(scores, made["corners"], made["truth"], ids=ids, max_k=max_k).strict
-    wanted = reference.geolocalization(scores, ids, made["corners"], made["truth"], RADIUS, max_k)
-    assert found["average_precision"] == pytest.approx(wanted["average_precision"], abs=1e-12)
-    assert found["best"] == pytest.approx(wanted["best"], abs=1e-12)
-    by_depth = {point["k"]: point for point in wanted["curve"]}
-    for point in found["curve"]:
+    outcome = strict_geo(scores, made["corners"], made["truth"], ids=ids, max_k=max_k).strict
+    expected = reference.geolocalization(scores, ids, made["corners"], made["truth"], RADIUS, max_k)
+    assert outcome["average_precision"] == pytest.approx(expected["average_precision"], abs=1e-12)
+    assert outcome["best"] == pytest.approx(expected["best"], abs=1e-12)
+    by_depth = {point["k"]: point for point in expected["curve"]}
+    for point in outcome["curve"]:
         assert point == pytest.approx({key: by_depth[point["k"]][key] for key in point})
-    assert found["curve"][0]["k"] == 1 and found["curve"][-1]["k"] == len(by_depth)
+    assert outcome["curve"][0]["k"] == 1 and outcome["curve"][-1]["k"] == len(by_depth)
 
 
 def test_curve_is_simplified_and_metrics_are_not() -> None:
     made = geo_input(1, tiles=4000, points=60)
-    found = strict_geo(made["scores"], made["corners"], made["truth"]).strict
-    assert len(found["curve"]) <= 500 < len(made["scores"])
+    outcome = strict_geo(made["scores"], made["corners"], made["truth"]).strict
+    assert len(outcome["curve"]) <= 500 < len(made["scores"])
     order = np.argsort(-made["scores"])
     near = near_sets(made["corners"][order], made["truth"])
-    assert found["average_precision"] == pytest.approx(reference.average_precision(near, 60))
-    assert found["relevant_tiles"] == sum(map(bool, near))
+    assert outcome["average_precision"] == pytest.approx(reference.average_precision(near, 60))
+    assert outcome["relevant_tiles"] == sum(map(bool, near))
 
 
 @settings(max_examples=8)
@@ -84,20 +84,22 @@ def test_truncated_ceiling_is_an_upper_bound(seed: int, max_k: int) -> None:
     covered = max(
         len(set().union(*combination)) for combination in combinations(near, max_k)
     ) / len(truth)
-    found = strict_geo(np.arange(6.0), tiles, truth, max_k=max_k).strict
-    assert covered <= found["ceiling"]["average_precision"] <= len(set().union(*near)) / len(truth)
-    assert found["ceiling"]["reached"] == (len(set().union(*near)) <= max_k)
-    if found["ceiling"]["reached"]:
-        assert covered == found["ceiling"]["average_precision"]
+    outcome = strict_geo(np.arange(6.0), tiles, truth, max_k=max_k).strict
+    assert (
+        covered <= outcome["ceiling"]["average_precision"] <= len(set().union(*near)) / len(truth)
+    )
+    assert outcome["ceiling"]["reached"] == (len(set().union(*near)) <= max_k)
+    if outcome["ceiling"]["reached"]:
+        assert covered == outcome["ceiling"]["average_precision"]
 
 
 def test_without_a_tile_near_a_point_every_metric_is_zero() -> None:
-    found = strict_geo([3.0, 2.0], np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([[90.0, 0.0]]))
-    figures = dict(flat({key: found.strict[key] for key in ("average_precision", "normalised",
+    outcome = strict_geo([3.0, 2.0], np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([[90.0, 0.0]]))
+    figures = dict(flat({key: outcome.strict[key] for key in ("average_precision", "normalised",
                          "relevant_tiles", "chance_precision")}))  # fmt: skip
     assert set(figures.values()) == {0.0}
-    assert found.strict["ceiling"] == {"average_precision": 0.0, "f1": 0.0, "reached": True}
-    assert found.ties == {}
+    assert outcome.strict["ceiling"] == {"average_precision": 0.0, "f1": 0.0, "reached": True}
+    assert outcome.ties == {}
 
 
 def resampled(made: dict[str, np.ndarray], seed: int, resamples: int) -> tuple[list[float], ...]:
@@ -116,19 +118,21 @@ def resampled(made: dict[str, np.ndarray], seed: int, resamples: int) -> tuple[l
     for drawn in block_weights(len(blocks), seed=seed, resamples=resamples):
         copies = dict(zip(blocks, drawn.astype(int), strict=True))
         points = sum(copies[cell] for cell in of_point)
-        seen = hits = found = 0
+        relevant = hits = recalled = 0
         covered: set[int] = set()
         area, f1 = 0.0, 0.0
         for cell, item in zip(of_tile, near, strict=True):
-            seen += copies[cell]
+            relevant += copies[cell]
             hits += copies[cell] * bool(item)
             new = sum(copies[of_point[point]] for point in item - covered)
             covered |= item
-            found += new
-            precision = hits / seen if seen else 0.0
+            recalled += new
+            precision = hits / relevant if relevant else 0.0
             area += precision * new / points
-            recall = found / points
-            f1 = max(f1, 2 * precision * recall / (precision + recall) if found and hits else 0.0)
+            recall = recalled / points
+            f1 = max(
+                f1, 2 * precision * recall / (precision + recall) if recalled and hits else 0.0
+            )
         areas.append(area)
         best.append(f1)
     return areas, best
@@ -136,15 +140,15 @@ def resampled(made: dict[str, np.ndarray], seed: int, resamples: int) -> tuple[l
 
 def test_intervals_are_those_of_resampling_block_by_block() -> None:
     made = geo_input(6, tiles=400, points=60)
-    found = strict_geo(made["scores"], made["corners"], made["truth"], seed=3, resamples=200)
-    wanted: dict[str, Any] = dict(
+    outcome = strict_geo(made["scores"], made["corners"], made["truth"], seed=3, resamples=200)
+    expected: dict[str, Any] = dict(
         zip(("average_precision", "best.f1"), resampled(made, 3, 200), strict=True)
     )
-    for name, values in wanted.items():
+    for name, values in expected.items():
         bounds = np.percentile(values, (2.5, 97.5))
         # The best F1 is looked for at the depths where a point is found and a few hundred others.
         tolerance = 1e-6 if name == "average_precision" else 2e-3
-        assert found.intervals["strict"][name] == pytest.approx(tuple(bounds), abs=tolerance)
+        assert outcome.intervals["strict"][name] == pytest.approx(tuple(bounds), abs=tolerance)
 
 
 def test_latitude_bands_divide_the_average_precision() -> None:

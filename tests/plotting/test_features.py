@@ -13,11 +13,11 @@ from tests.shared import shared_file
 
 
 def test_the_list_is_tidy() -> None:
-    found = features()
-    assert 100 <= len(found) == len({item.name for item in found})
-    sizes = [item.diameter_km for item in found]
+    feature_list = features()
+    assert 100 <= len(feature_list) == len({item.name for item in feature_list})
+    sizes = [item.diameter_km for item in feature_list]
     assert sizes == sorted(sizes, reverse=True) and min(sizes) > 0
-    for item in found:
+    for item in feature_list:
         assert -180 <= item.lon < 180 and -90 <= item.lat <= 90
         assert item.name == item.name.strip() and item.type[0].isupper()
 
@@ -26,13 +26,13 @@ def test_positions_are_those_of_the_gazetteer() -> None:
     rows = csv.DictReader(
         shared_file("marsdata/catalogues/iau_mars_nomenclature.csv").read_text().splitlines()
     )
-    known: dict[str, list[tuple[float, float]]] = {}
+    gazetteer: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        known.setdefault(row["name"], []).append((float(row["lon_180"]), float(row["lat"])))
-    missing = [item.name for item in features() if item.name not in known]
+        gazetteer.setdefault(row["name"], []).append((float(row["lon_180"]), float(row["lat"])))
+    missing = [item.name for item in features() if item.name not in gazetteer]
     assert missing == ["Ma'adim Vallis"]  # that copy of the gazetteer has lost it
     for item in features():
-        for lon, lat in known.get(item.name, [])[:1]:
+        for lon, lat in gazetteer.get(item.name, [])[:1]:
             assert great_circle_deg(item.lon, item.lat, lon, lat) < 0.15, item.name
 
 

@@ -22,26 +22,26 @@ FRAME = Rect(0, 0, 100, 100)
     st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), max_size=5),
 )
 def test_labels_never_overlap(
-    wanted: list[tuple[float, float, float]], points: list[tuple[float, float]]
+    sizes: list[tuple[float, float, float]], points: list[tuple[float, float]]
 ) -> None:
     candidates = [
         LabelCandidate(
             [Rect.around(x, y + step, width, 5) for step in (0, 6, -6)],
             mark=Rect.around(x, y, 4, 4) if number % 2 else None,
         )
-        for number, (x, y, width) in enumerate(wanted)
+        for number, (x, y, width) in enumerate(sizes)
     ]
     taken = [Rect.around(x, y, 3, 3) for x, y in points]
     chosen = place_labels(candidates, FRAME, taken)
-    shown = [
+    rectangles = [
         candidate.positions[number]
         for candidate, number in zip(candidates, chosen, strict=True)
         if number is not None
     ]
-    for index, one in enumerate(shown):
+    for index, one in enumerate(rectangles):
         assert one.within(FRAME)
-        assert not any(one.overlaps(other) for other in shown[:index] + taken)
-    if wanted and not points and 20 <= wanted[0][0] <= 80 and 3 <= wanted[0][1] <= 97:
+        assert not any(one.overlaps(other) for other in rectangles[:index] + taken)
+    if sizes and not points and 20 <= sizes[0][0] <= 80 and 3 <= sizes[0][1] <= 97:
         assert chosen[0] == 0  # the first has its choice
 
 

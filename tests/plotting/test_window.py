@@ -13,8 +13,8 @@ spots = st.lists(st.tuples(st.floats(-180, 360), st.floats(-90, 90)), min_size=1
 
 
 @given(spots)
-def test_every_position_is_on_the_map(places: list[tuple[float, float]]) -> None:
-    lon, lat = np.array(places).T
+def test_every_position_is_on_the_map(positions: list[tuple[float, float]]) -> None:
+    lon, lat = np.array(positions).T
     assert window(lon, lat).contains(lon, lat).all()
 
 

@@ -33,23 +33,23 @@ class Element:
     def all(self, tag: str, **attributes: str) -> list[Element]:
         """Return the elements inside with this tag and at least these words in the attributes
         (class_)."""
-        wanted = {name.rstrip("_"): set(value.split()) for name, value in attributes.items()}
-        found = [
+        expected = {name.rstrip("_"): set(value.split()) for name, value in attributes.items()}
+        elements = [
             child
             for child in self.children
             if child.tag == tag
             and all(
                 words <= set(child.attributes.get(name, "").split())
-                for name, words in wanted.items()
+                for name, words in expected.items()
             )
         ]
         for child in self.children:
-            found += child.all(tag, **attributes)
-        return found
+            elements += child.all(tag, **attributes)
+        return elements
 
     def one(self, tag: str, **attributes: str) -> Element:
-        (found,) = self.all(tag, **attributes)
-        return found
+        (element,) = self.all(tag, **attributes)
+        return element
 
     def by_id(self, name: str) -> Element | None:
         if self.attributes.get("id") == name:
@@ -101,9 +101,9 @@ class Page(HTMLParser):
         return self.root.all(tag, **attributes)
 
     def section(self, name: str) -> Element:
-        found = self.root.by_id(name)
-        assert found is not None, f"nothing has the id {name}"
-        return found
+        element = self.root.by_id(name)
+        assert element is not None, f"nothing has the id {name}"
+        return element
 
     @property
     def elements(self) -> list[Element]:

@@ -44,8 +44,8 @@ def test_every_section_of_every_table_ends_with_chance(task: str, details: bool)
         *models, last = section
         assert [row.kind == "chance" for row in section] == [False, False, True]
         assert last.name == "chance" and {row.name for row in models} == {"a", "b"}
-        shown = [cell for cell in last.cells if cell.value is not None]
-        assert shown and not any(cell.best or cell.low is not None for cell in shown)
+        filled = [cell for cell in last.cells if cell.value is not None]
+        assert filled and not any(cell.best or cell.low is not None for cell in filled)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -59,19 +59,19 @@ def look_up(figures: Any, key: str) -> float:
 def test_differences_equal_the_metric_differences(
     results: list[Path], task: str, protocol: str
 ) -> None:
-    found = compared(results, task, protocol=protocol)
+    comparison = compared(results, task, protocol=protocol)
     a, b = (file_of(results, model, task).result.metrics for model in ("blurred-2", "sharp-1"))
-    assert (found.a, found.b) == ("blurred-2", "sharp-1")
-    seen = 0
-    for group in found.groups:
+    assert (comparison.a, comparison.b) == ("blurred-2", "sharp-1")
+    count = 0
+    for group in comparison.groups:
         name = "all" if "all" in a else group.name
         for key, item in group.differences.items():
             assert item.a == pytest.approx(look_up(a[name][protocol], key), abs=1e-12)
             assert item.b == pytest.approx(look_up(b[name][protocol], key), abs=1e-12)
             assert item.low is not None and item.high is not None
             assert item.low <= item.difference <= item.high
-            seen += 1
-    assert seen == {"paired-image-text": 8, "landform": 4, "geolocalization": 18}[task]
+            count += 1
+    assert count == {"paired-image-text": 8, "landform": 4, "geolocalization": 18}[task]
 
 
 @pytest.mark.parametrize("task", MAKERS)
@@ -99,19 +99,19 @@ def test_ranks_are_those_of_the_tables(results: list[Path]) -> None:
     points = compared(results, "geolocalization").groups[0]
     table = file_of(results, "sharp-1", "geolocalization").queries
     assert table is not None
-    found = {
+    rank_of = {
         f"{row['lon']:.3f} {row['lat']:.3f}": row["found_at"]
         for row in table.to_pylist()
         if row["group"] == points.name
     }
-    assert all(item.rank_b == found[item.name] for item in points.moved)
+    assert all(item.rank_b == rank_of[item.name] for item in points.moved)
 
 
 @pytest.mark.parametrize("task", MAKERS)
 def test_swapping_flips_every_sign(results: list[Path], task: str) -> None:
     a, b = (file_of(results, model, task) for model in ("blurred-2", "sharp-1"))
-    there, back = (compare_results(*pair, resamples=50) for pair in ((a, b), (b, a)))
-    for one, other in zip(there.groups, back.groups, strict=True):
+    forward, back = (compare_results(*pair, resamples=50) for pair in ((a, b), (b, a)))
+    for one, other in zip(forward.groups, back.groups, strict=True):
         for key, item in one.differences.items():
             assert item.difference == -other.differences[key].difference
             assert item.p == other.differences[key].p
@@ -124,9 +124,9 @@ def test_swapping_flips_every_sign(results: list[Path], task: str) -> None:
 @pytest.mark.parametrize("task", MAKERS)
 def test_a_model_against_itself(results: list[Path], task: str) -> None:
     one = file_of(results, "sharp-1", task)
-    found = compare_results(one, one, resamples=50)
-    assert found.a == found.b == "sharp-1"
-    for group in found.groups:
+    comparison = compare_results(one, one, resamples=50)
+    assert comparison.a == comparison.b == "sharp-1"
+    for group in comparison.groups:
         assert not group.moved
         for difference in group.differences.values():
             assert difference.difference == 0 and difference.p in (1, None)
@@ -142,8 +142,10 @@ def test_the_order_of_the_rows_does_not_matter(results: list[Path], tmp_path: Pa
     order = np.random.default_rng(0).permutation(queries.num_rows)
     pq.write_table(queries.take(pa.array(order)), copy.with_suffix(".queries.parquet"))
     a = file_of(results, "blurred-2", "paired-image-text")
-    found = [compare_results(a, item, resamples=50) for item in (original, ResultFile.read(copy))]
-    assert found[0].to_dict() == found[1].to_dict()
+    comparisons = [
+        compare_results(a, item, resamples=50) for item in (original, ResultFile.read(copy))
+    ]
+    assert comparisons[0].to_dict() == comparisons[1].to_dict()
 
 
 # What is refused
@@ -153,9 +155,9 @@ def test_another_n_names_the_pairs(results: list[Path], tmp_path: Path) -> None:
     a = file_of(results, "sharp-1", "paired-image-text")
     with pytest.raises(DataError) as refused:
         compare_results(a, changed(tmp_path, pairs=118))
-    told = str(refused.value)
-    assert "120 pairs in A, 118 in B" in told and "set hash" in told
-    assert "pairs in A only: pair-0118, pair-0119" in told
+    message = str(refused.value)
+    assert "120 pairs in A, 118 in B" in message and "set hash" in message
+    assert "pairs in A only: pair-0118, pair-0119" in message
 
 
 def test_same_ids_with_other_content_are_reported(results: list[Path], tmp_path: Path) -> None:
@@ -166,9 +168,9 @@ def test_same_ids_with_other_content_are_reported(results: list[Path], tmp_path:
                   data={"skipped": skipped})  # fmt: skip
     with pytest.raises(DataError) as refused:
         compare_results(a, ResultFile.read(write(made, outcome, tmp_path)))
-    told = str(refused.value)
-    assert "the same pairs, so images, captions or labels have changed" in told
-    assert "left out of B only: pair-9 (damaged)" in told
+    message = str(refused.value)
+    assert "the same pairs, so images, captions or labels have changed" in message
+    assert "left out of B only: pair-9 (damaged)" in message
 
 
 def test_differing_classes_tiles_and_points_are_named(results: list[Path], tmp_path: Path) -> None:
@@ -188,8 +190,8 @@ def test_differing_classes_tiles_and_points_are_named(results: list[Path], tmp_p
     pq.write_table(table, other.with_suffix(".queries.parquet"))
     b = ResultFile.read(other)
     for pair in ((a, b), (b, a)):
-        told = r"other points of cones/text: .* in A only; .* in B only"
-        with pytest.raises(DataError, match=told):
+        message = r"other points of cones/text: .* in A only; .* in B only"
+        with pytest.raises(DataError, match=message):
             compare_results(*pair)
 
 
@@ -248,17 +250,17 @@ def call(*arguments: str | Path, code: int = 0) -> Result:
 
 def test_models_are_given_by_folder_or_name(results: list[Path]) -> None:
     folder = results[0].parent.parent
-    found = [
+    outputs = [
         json.loads(call("blurred-2", "sharp-1", "--results", folder, *more, "--json").stdout)
         for more in (["--resamples", "30"], ["--resamples", "30", "-t", "landform"])
     ]
-    tasks = [[item["task"] for item in value["comparisons"]] for value in found]
+    tasks = [[item["task"] for item in value["comparisons"]] for value in outputs]
     assert tasks == [list(MAKERS), ["landform"]]
-    whole = found[0]["comparisons"][0]
-    assert whole["data"]["set_hash"] and whole["data"]["n"] == {"pairs": 120}
-    assert whole["groups"]["image to text"]["differences"]["i2t_mrr"]["p"] is not None
+    full = outputs[0]["comparisons"][0]
+    assert full["data"]["set_hash"] and full["data"]["n"] == {"pairs": 120}
+    assert full["groups"]["image to text"]["differences"]["i2t_mrr"]["p"] is not None
     by_path = call(folder / "blurred-2", folder / "sharp-1", "--resamples", "30", "--json").stdout
-    assert json.loads(by_path) == found[0]
+    assert json.loads(by_path) == outputs[0]
 
 
 def test_results_of_one_model_only_are_reported_and_the_rest_compared(results: list[Path]) -> None:
@@ -312,12 +314,12 @@ def test_output_shows_metrics_and_largest_query_changes(
     results: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     print_comparison(compared(results, "landform"), top=1)
-    shown = capsys.readouterr().out
-    assert "A: blurred-2" in shown and "B: sharp-1" in shown
-    assert "of 8 classes, " in shown and " better in B" in shown
+    output = capsys.readouterr().out
+    assert "A: blurred-2" in output and "B: sharp-1" in output
+    assert "of 8 classes, " in output and " better in B" in output
     gain = compared(results, "landform").groups[0].moved[0]
-    assert f"gain  {gain.name}: {100 * gain.a:.1f} -> {100 * gain.b:.1f}" in shown
-    assert "Paired bootstrap over queries, 50 resamples" in " ".join(shown.split())
+    assert f"gain  {gain.name}: {100 * gain.a:.1f} -> {100 * gain.b:.1f}" in output
+    assert "Paired bootstrap over queries, 50 resamples" in " ".join(output.split())
     print_comparison(compared(results, "paired-image-text"), top=0)
     assert "gain" not in capsys.readouterr().out
 
@@ -336,6 +338,6 @@ def test_means_over_other_landforms_are_not_compared(results: list[Path], tmp_pa
         path = made.path.with_suffix(f".{kind}.parquet")
         table = pq.read_table(path)
         pq.write_table(table.filter(pc.not_equal(table.column("group"), "cones/image")), path)
-    found = compare_results(a, ResultFile.read(made.path), resamples=20)
-    means = [group.name for group in found.groups if group.name.startswith("mean")]
+    comparison = compare_results(a, ResultFile.read(made.path), resamples=20)
+    means = [group.name for group in comparison.groups if group.name.startswith("mean")]
     assert means == ["mean over landforms/text", "mean over landforms/hybrid"]

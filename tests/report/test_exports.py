@@ -60,18 +60,20 @@ def test_mteb_reads_the_export(frozen: ResultFile, tmp_path: Path) -> None:
         with warnings.catch_warnings():  # of the task, which MTEB calls a beta
             warnings.simplefilter("ignore")
             task = mteb.get_task(name)
-            whole = read.validate_and_filter_scores(task)
+            scores_of_task = read.validate_and_filter_scores(task)
         assert read.task_name == name and read.eval_splits == list(task.eval_splits) == ["test"]
         assert read.dataset_revision == task.metadata.dataset["revision"]
-        assert whole.get_score() == read.main_score == pytest.approx(figures[f"{way}_mrr"])
+        assert scores_of_task.get_score() == read.main_score == pytest.approx(figures[f"{way}_mrr"])
         (scores,) = read.scores["test"]
         assert scores["main_score"] == scores[task.metadata.main_score]
         assert scores["recall_at_1"] == pytest.approx(figures[f"{way}_r1"])
         assert scores["hit_rate_at_10"] == pytest.approx(figures[f"{way}_r10"])
         assert {f"ndcg_at_{k}" for k in task.k_values} == {k for k in scores if "ndcg" in k}
         assert scores["languages"] == task.metadata.eval_langs
-        told = scores["marsretrieval"]
-        assert told["n"] == 2247 and told["set_hash"] == frozen.result.data["set_hash"]
+        task_scores = scores["marsretrieval"]
+        assert (
+            task_scores["n"] == 2247 and task_scores["set_hash"] == frozen.result.data["set_hash"]
+        )
         assert mteb.TaskResult.from_dict(read.to_dict()) == read
 
 
@@ -86,10 +88,10 @@ def test_scores_equal_mteb_on_the_same_ranking() -> None:
         for name, row in zip(names, scores, strict=True)
     }
     truth = {name: {name: 1} for name in names}
-    found = metrics.calculate_retrieval_scores(run, truth, depths)
+    result = metrics.calculate_retrieval_scores(run, truth, depths)
     oracle = metrics.make_score_dict(
-        ndcg=found.ndcg, _map=found.map, recall=found.recall, precision=found.precision,
-        mrr=found.mrr, naucs={}, naucs_mrr={}, hit_rate=found.hit_rate, task_scores={},
+        ndcg=result.ndcg, _map=result.map, recall=result.recall, precision=result.precision,
+        mrr=result.mrr, naucs={}, naucs_mrr={}, hit_rate=result.hit_rate, task_scores={},
     )  # fmt: skip
     ours = rank_scores((scores >= np.diag(scores)[:, None]).sum(axis=1))
     assert ours.keys() == oracle.keys()

@@ -33,7 +33,7 @@ SPECIAL = r"50%_of|a*b&c$#{~^}\<x>[y]"
 
 
 @pytest.fixture(scope="module")
-def found(results: list[Path]) -> list[RunResult]:
+def run_results(results: list[Path]) -> list[RunResult]:
     return [read_result(path) for path in results]
 
 
@@ -51,9 +51,9 @@ def look_up(result: RunResult, group: str, protocol: str, metric: str) -> Any:
     return value
 
 
-def test_every_csv_line_is_a_metric_of_a_result(found: list[RunResult]) -> None:
-    by_place = {(item.model["id"], item.task): item for item in found}
-    lines = lines_of(csv_of(found, details=True))
+def test_every_csv_line_is_a_metric_of_a_result(run_results: list[RunResult]) -> None:
+    by_place = {(item.model["id"], item.task): item for item in run_results}
+    lines = lines_of(csv_of(run_results, details=True))
     chance = [line for line in lines if line["source"]]
     assert {(line["model"], line["source"]) for line in chance} == {("chance", "random ranking")}
     lines = [line for line in lines if not line["source"]]
@@ -68,8 +68,8 @@ def test_every_csv_line_is_a_metric_of_a_result(found: list[RunResult]) -> None:
         basis = of.metrics.get(line["group"], {}).get("interval_basis", {}).get(line["protocol"])
         count = str(basis["count"]) if basis and line["low"] else ""
         assert line["interval_count"] == count
-    seen = Counter((x["model"], x["task"], x["group"], x["protocol"], x["metric"]) for x in lines)
-    assert set(seen.values()) == {1}
+    counts = Counter((x["model"], x["task"], x["group"], x["protocol"], x["metric"]) for x in lines)
+    assert set(counts.values()) == {1}
     assert len({x["group"] for x in lines if x["task"] == "landform"}) == 1 + 8
     paired = [x for x in lines if x["task"] == "paired-image-text"]
     assert len(paired) == 2 * (2 * 8 + 2) and {x["n"] for x in paired} == {"pairs=120"}
@@ -86,20 +86,27 @@ def test_every_csv_line_is_a_metric_of_a_result(found: list[RunResult]) -> None:
     } & {"auprc", "average_precision", "best.f1", "best.k", "normalised"}
 
 
-def test_all_formats_show_the_same_numbers(found: list[RunResult]) -> None:
+def test_all_formats_show_the_same_numbers(run_results: list[RunResult]) -> None:
     """Check that every number of the tables is a rounded number of the CSV."""
-    lines = lines_of(csv_of(found, references=False))
-    known = set()
+    lines = lines_of(csv_of(run_results, references=False))
+    expected = set()
     for line in lines:
         for value in filter(None, (line["value"], line["low"], line["high"])):
-            known |= {f"{100 * float(value):.1f}", f"{float(value):,.0f}", f"{float(value):,.1f}"}
-    for text in (markdown_of(found, references=False), latex_of(found, references=False)):
+            expected |= {
+                f"{100 * float(value):.1f}",
+                f"{float(value):,.0f}",
+                f"{float(value):,.1f}",
+            }
+    for text in (
+        markdown_of(run_results, references=False),
+        latex_of(run_results, references=False),
+    ):
         cells = re.findall(r"(?<![\w.])\d[\d,]*\.\d+(?![\w.])", text)
-        assert len(cells) > 80 and set(cells) <= known
+        assert len(cells) > 80 and set(cells) <= expected
 
 
-def test_best_value_is_per_task_set_group_and_protocol(found: list[RunResult]) -> None:
-    for table in model_tables(found, details=True):
+def test_best_value_is_per_task_set_group_and_protocol(run_results: list[RunResult]) -> None:
+    for table in model_tables(run_results, details=True):
         for section in table.sections:
             assert len({(row.group, row.protocol, row.section) for row in section}) == 1
             models = [row.cells for row in section if row.kind == "model"]
@@ -113,20 +120,20 @@ def test_best_value_is_per_task_set_group_and_protocol(found: list[RunResult]) -
                     assert marked == {max(values) if cells[0].metric.better > 0 else min(values)}
 
 
-def test_results_over_other_items_never_share_a_table(found: list[RunResult]) -> None:
+def test_results_over_other_items_never_share_a_table(run_results: list[RunResult]) -> None:
     outcome = make_landform(0.1, classes=7)
     other = result("landform", "easy-set", outcome)
-    points = next(item for item in found if item.task == "geolocalization")
+    points = next(item for item in run_results if item.task == "geolocalization")
     fewer = replace(points, data={**points.data, "n": {**points.data["n"], "points/cones": 3}})
-    tables = model_tables([*found, other, fewer])
+    tables = model_tables([*run_results, other, fewer])
     assert [table.task for table in tables].count("landform") == 2
     assert [table.task for table in tables].count("geolocalization") == 2
     (alone,) = [table for table in tables if table.rows[0].name == "easy-set"]
     assert not any(cell.best for row in alone.rows for cell in row.cells)
 
 
-def test_models_are_sorted_by_the_main_metric(found: list[RunResult]) -> None:
-    for table in model_tables(reversed(found)):
+def test_models_are_sorted_by_the_main_metric(run_results: list[RunResult]) -> None:
+    for table in model_tables(reversed(run_results)):
         order = list(dict.fromkeys(row.name for row in table.rows))
         assert order[0] == "sharp-1" and order[-1] != "sharp-1"
 
@@ -141,23 +148,25 @@ def test_models_with_one_name_are_distinguished() -> None:
     assert labels([one, one]) == ["m (#1)", "m (#2)"]
 
 
-def test_equal_protocols_share_one_line(found: list[RunResult]) -> None:
+def test_equal_protocols_share_one_line(run_results: list[RunResult]) -> None:
     def protocols(results: list[RunResult]) -> set[str]:
         (table,) = model_tables(results)
         return {row.protocol for row in table.folded().rows}
 
-    landform = [item for item in found if item.task == "landform"]
+    landform = [item for item in run_results if item.task == "landform"]
     assert protocols(landform) == {"both"}
     tied = result("landform", "constant", make_landform(constant=True))
     # One model whose scores tie, and all lines are apart: else no line could be compared.
     assert protocols([*landform, tied]) == {"published", "strict"}
 
 
-def test_columns_without_a_text_or_a_value_are_left_out(found: list[RunResult]) -> None:
-    pairs, landform, points = model_tables(found)
+def test_columns_without_a_text_or_a_value_are_left_out(run_results: list[RunResult]) -> None:
+    pairs, landform, points = model_tables(run_results)
     assert list(landform.labels) == ["protocol", "model"]
     assert list(pairs.labels) == list(points.labels) == ["queries", "protocol", "model"]
-    (one,) = (item for item in found if item.task == "landform" and item.model["id"] == "sharp-1")
+    (one,) = (
+        item for item in run_results if item.task == "landform" and item.model["id"] == "sharp-1"
+    )
     metrics = {
         protocol: {k: v for k, v in one.metrics["all"][protocol].items() if k != "ndcg@10"}
         for protocol in ("published", "strict")
@@ -174,8 +183,8 @@ def strange() -> RunResult:
     return replace(made, data={**made.data, "name": "A_B & C"})
 
 
-def test_latex_is_escaped_and_complete(found: list[RunResult], strange: RunResult) -> None:
-    text = latex_of([*found, strange], details=True)
+def test_latex_is_escaped_and_complete(run_results: list[RunResult], strange: RunResult) -> None:
+    text = latex_of([*run_results, strange], details=True)
     assert text.count(r"\begin{table}") == text.count(r"\end{table}") == 4
     assert r"50\%\_of\textbar{}a*b\&c\$\#\{\textasciitilde{}\textasciicircum{}\}" in text
     assert r"\textbackslash{}\textless{}x\textgreater{}[y]" in text
@@ -193,9 +202,9 @@ def test_latex_is_escaped_and_complete(found: list[RunResult], strange: RunResul
 
 
 def test_markdown_rows_have_as_many_cells_as_the_head(
-    found: list[RunResult], strange: RunResult
+    run_results: list[RunResult], strange: RunResult
 ) -> None:
-    text = markdown_of([*found, strange], details=True, references=True)
+    text = markdown_of([*run_results, strange], details=True, references=True)
     head = 0
     for line in text.splitlines():
         cells = len(re.findall(r"(?<!\\)\|", line))
@@ -232,11 +241,11 @@ def test_references_are_shown_for_matching_data_or_on_request() -> None:
     real = replace(made, data={**made.data, "name": "Mars-VL-Pairs"})
     synthetic = replace(real, data={**real.data, "synthetic": True})
     landform = result("landform", "m", make_landform())
-    for results, wanted, count in (
+    for results, selection, count in (
         ([real], None, 2), ([synthetic], None, 0), ([made], None, 0), ([landform], True, 0),
         ([synthetic], True, 2), ([real], False, 0),
     ):  # fmt: skip
-        assert len(references_for(results, show=wanted)) == count
+        assert len(references_for(results, show=selection)) == count
 
 
 def test_references_are_never_ranked_and_always_sourced() -> None:
@@ -264,8 +273,8 @@ def test_references_are_never_ranked_and_always_sourced() -> None:
 def test_console_shows_references_separately(capsys: pytest.CaptureFixture[str]) -> None:
     made = result("paired-image-text", "mine", make_paired(pairs=30))
     print_results([made], references=True)
-    shown = capsys.readouterr().out
-    assert shown.index("mine") < shown.index("Published results") < shown.index("18.7")
+    output = capsys.readouterr().out
+    assert output.index("mine") < output.index("Published results") < output.index("18.7")
     print_results([made])
     assert "Published results" not in capsys.readouterr().out
 

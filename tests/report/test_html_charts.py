@@ -20,24 +20,24 @@ def recall_and_precision(chart: SvgChart, hue: int) -> np.ndarray:
 
 
 def test_curve_equals_the_result(results: list[Path]) -> None:
-    found = result_sets([ResultFile.read(path) for path in results])[2]
-    groups = curve_groups(found)
+    result_set = result_sets([ResultFile.read(path) for path in results])[2]
+    groups = curve_groups(result_set)
     assert [group.title for group in groups] == [
         f"{mode} queries, {protocol}"
         for protocol in ("strict", "published")
         for mode in ("text", "image", "hybrid")
     ]
     assert [group.open for group in groups] == [True] + [False] * 5
-    entry, chart = found.entries[0], groups[0].charts[0]
+    entry, chart = result_set.entries[0], groups[0].charts[0]
     points = entry.metrics["cones/text"]["strict"]["curve"]
     drawn = recall_and_precision(chart, entry.hue)
     last = points[-1]
     assert drawn[-1] == pytest.approx([last["recall"], last["precision"]])
     assert 2 < len(drawn) < len(points)
     for point in points:  # no point is further than half a unit from the line
-        place = np.array([point["recall"] * 200, point["precision"] * 140])
+        position = np.array([point["recall"] * 200, point["precision"] * 140])
         ends = zip(drawn * [200, 140], drawn[1:] * [200, 140], strict=False)
-        assert min(distance(place, a, b) for a, b in ends) < 0.5
+        assert min(distance(position, a, b) for a, b in ends) < 0.5
     assert chart.label.startswith("Precision over recall for cones, text queries, strict: ")
     assert f"{entry.label} " in chart.label
 
@@ -68,8 +68,8 @@ def test_curve_of_one_tile_is_visible(points: int) -> None:
         for protocol in (group.strict, group.published):
             if "curve" in protocol:
                 protocol["curve"] = protocol["curve"][:points]  # type: ignore[index]
-    (found,) = result_sets([ResultFile(result("geolocalization", "a", made))])
-    for group in curve_groups(found):
+    (result_set,) = result_sets([ResultFile(result("geolocalization", "a", made))])
+    for group in curve_groups(result_set):
         kinds = [line.kind for line in group.charts[0].lines]
         assert ("dot" in kinds) == (points == 1)
 
@@ -77,8 +77,10 @@ def test_curve_of_one_tile_is_visible(points: int) -> None:
 def test_omitted_charts_are_counted() -> None:
     made = make_geolocalization(landforms=[f"l{n}" for n in range(3)], modes=("text", "image"))
     results = [ResultFile(result("geolocalization", f"m{n:03d}", made)) for n in range(120)]
-    (found,) = result_sets(results)
-    groups = {group.title: (len(group.charts), group.left_out) for group in curve_groups(found)}
+    (result_set,) = result_sets(results)
+    groups = {
+        group.title: (len(group.charts), group.left_out) for group in curve_groups(result_set)
+    }
     assert groups["text queries, strict"] == (3, 0)
     assert groups["image queries, strict"] == (1, 2)
 
@@ -86,8 +88,8 @@ def test_omitted_charts_are_counted() -> None:
 def test_ranks_are_counted_in_bins_that_add_up(tmp_path: Path) -> None:
     made = make_paired(0.8)
     path = write(result("paired-image-text", "a", made), made, tmp_path)
-    (found,) = result_sets([ResultFile.read(path)])
-    (chart,) = rank_charts(found)
+    (result_set,) = result_sets([ResultFile.read(path)])
+    (chart,) = rank_charts(result_set)
     shares = [bar.height / 140 for bar in chart.bars if bar.hue == 1]
     ranks = np.array(made.groups["all"].per_query["t2i_rank"])
     assert sum(shares) == pytest.approx(1)

@@ -49,13 +49,13 @@ def colours(theme: str) -> dict[str, np.ndarray]:
         for block in style.split("{")
         if "color-scheme" in block
     }
-    found = {}
+    colour_by_name = {}
     for name, value in re.findall(r"--(\w+): #(\w{6})", blocks[theme]):
         channels = np.array([int(value[start : start + 2], 16) for start in (0, 2, 4)]) / 255
-        found[name] = np.where(
+        colour_by_name[name] = np.where(
             channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4
         )
-    return found
+    return colour_by_name
 
 
 def contrast(one: np.ndarray, other: np.ndarray) -> float:
@@ -65,7 +65,7 @@ def contrast(one: np.ndarray, other: np.ndarray) -> float:
     return high / low
 
 
-def seen(colour: np.ndarray, sight: str) -> np.ndarray:
+def perceived(colour: np.ndarray, sight: str) -> np.ndarray:
     return _TO_LAB @ np.cbrt(np.clip(_TO_LMS @ np.clip(_SIGHT[sight] @ colour, 0, 1), 0, None))
 
 
@@ -119,7 +119,7 @@ def _on_map(colour: str, theme: str) -> np.ndarray:
 @pytest.mark.parametrize("theme", THEMES)
 def test_colours_are_distinguishable_with_colour_blindness(theme: str, sight: str) -> None:
     of = colours(theme)
-    hues = [seen(of[f"c{hue}"], sight) for hue in range(1, HUES + 1)]
+    hues = [perceived(of[f"c{hue}"], sight) for hue in range(1, HUES + 1)]
     nearest = min(float(np.linalg.norm(a - b)) for a, b in itertools.combinations(hues, 2))
     assert nearest >= (0.09 if sight == "tritanopia" else 0.13)
-    assert np.linalg.norm(seen(of["right"], sight) - seen(of["wrong"], sight)) >= 0.2
+    assert np.linalg.norm(perceived(of["right"], sight) - perceived(of["wrong"], sight)) >= 0.2

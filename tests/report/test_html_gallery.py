@@ -23,8 +23,8 @@ CAPTION = "A <b>crater</b> with <script>alert(1)</script> in it, {}"
 
 def write_thumbnails(path: Path, outcome: Outcome, examples: dict[str, int] | None = None) -> int:
     """Write the ids as fake thumbnails and return the number of items."""
-    shown = shown_hits(outcome.hits.to_table())
-    ids = [row["query"] for row in shown if row["group"] in PAIRED] + [row["id"] for row in shown]
+    hits = shown_hits(outcome.hits.to_table())
+    ids = [row["query"] for row in hits if row["group"] in PAIRED] + [row["id"] for row in hits]
     rows = [
         {"query": "", "id": key, "caption": CAPTION.format(key), "image": key.encode()}
         for key in dict.fromkeys(ids)

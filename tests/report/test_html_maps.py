@@ -29,17 +29,17 @@ def gis() -> None:
 
 
 @pytest.fixture(scope="module")
-def found(results: list[Path]) -> ResultSet:
+def points_set(results: list[Path]) -> ResultSet:
     return result_sets([ResultFile.read(path) for path in results])[2]
 
 
 @pytest.fixture(scope="module")
-def maps(found: ResultSet) -> Maps:
+def maps(points_set: ResultSet) -> Maps:
     pytest.importorskip("cartopy")
-    return maps_of(found)
+    return maps_of(points_set)
 
 
-def test_marks_are_counted_at_the_best_depth(found: ResultSet, maps: Maps) -> None:
+def test_marks_are_counted_at_the_best_depth(points_set: ResultSet, maps: Maps) -> None:
     group = maps.groups[0]
     for view in group.views:
         strict = group.entry.metrics[f"{view.scene.landform}/{group.mode}"]["strict"]
@@ -52,10 +52,10 @@ def test_marks_are_counted_at_the_best_depth(found: ResultSet, maps: Maps) -> No
 
 
 def test_first_model_shows_all_query_modes_and_others_the_best(
-    found: ResultSet, maps: Maps
+    points_set: ResultSet, maps: Maps
 ) -> None:
     drawn = [(group.entry.label, group.mode) for group in maps.groups]
-    first = found.entries[0].label
+    first = points_set.entries[0].label
     assert sorted(mode for label, mode in drawn if label == first) == ["hybrid", "image", "text"]
     assert sorted(label for label, _ in drawn if label != first) == ["blurred-2", "eyes-only"]
 
@@ -81,11 +81,11 @@ def test_marks_are_at_the_hit_positions(maps: Maps) -> None:
 
 
 def test_maps_stay_within_the_budget(
-    found: ResultSet, maps: Maps, monkeypatch: pytest.MonkeyPatch
+    points_set: ResultSet, maps: Maps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = len(maps.groups[0].views[0].marks)
     monkeypatch.setattr(map_module, "_MARKS_BUDGET", size + 10)
-    drawn = maps_of(found)
+    drawn = maps_of(points_set)
     assert len(drawn.groups) == 1 and len(drawn.groups[0].views) == 1
     assert "1 of 10 maps" in drawn.notes
 
@@ -133,8 +133,8 @@ def test_regions_are_below_the_planet(tmp_path: Path) -> None:
             for name in ("lon", "lat"):
                 group.per_query[name] = np.array(group.per_query[name]) % 3  # type: ignore[index]
     path = write(result("geolocalization", "model", made), made, tmp_path)
-    (found,) = result_sets([ResultFile.read(path)])
-    drawn = maps_of(found)
+    (points_set,) = result_sets([ResultFile.read(path)])
+    drawn = maps_of(points_set)
     assert drawn.size == pytest.approx((7.0, 6.25))
     assert pixels(drawn.groups[0].views[0].marks)[530:, :, 3].any()
 

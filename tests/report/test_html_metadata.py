@@ -122,9 +122,9 @@ def test_commands_reproduce_the_results(tmp_path: Path) -> None:
 def test_versions_that_differ_are_all_named(tmp_path: Path) -> None:
     one = result("landform", "a", make_landform())
     other = replace(one, model={**one.model, "id": "b"}, versions={**one.versions, "numpy": "2.0"})
-    found = dict(metadata.versions(result_sets([ResultFile(one), ResultFile(other)])))
-    assert found["numpy"] == "2.4.6 or 2.0" and found["python"] == "3.11.7"
-    assert found["hardware"] == "2 CPUs, 8.0 GiB, cpu"
+    versions = dict(metadata.versions(result_sets([ResultFile(one), ResultFile(other)])))
+    assert versions["numpy"] == "2.4.6 or 2.0" and versions["python"] == "3.11.7"
+    assert versions["hardware"] == "2 CPUs, 8.0 GiB, cpu"
 
 
 def test_truncated_captions_are_listed_with_their_model(

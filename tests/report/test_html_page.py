@@ -164,8 +164,8 @@ def test_damaged_table_is_reported_and_its_charts_omitted(
 ) -> None:
     path = _copied(results[1], tmp_path)
     path.with_suffix(".hits.parquet").write_bytes(damage)
-    done = write_html([ResultFile.read(path)], tmp_path / "report.html")
-    (line,) = done.damaged
+    report = write_html([ResultFile.read(path)], tmp_path / "report.html")
+    (line,) = report.damaged
     assert line.startswith(f"{path.with_suffix('.hits.parquet')}: not a readable Parquet file")
     page = page_of([path], tmp_path / "report.html")
     assert "landform.hits.parquet" in page.section("left-out").text
@@ -175,8 +175,8 @@ def test_damaged_table_is_reported_and_its_charts_omitted(
 def test_table_of_another_kind_is_reported(results: list[Path], tmp_path: Path) -> None:
     path = _copied(results[1], tmp_path)
     path.with_suffix(".hits.parquet").write_bytes(path.with_suffix(".queries.parquet").read_bytes())
-    done = write_html([ResultFile.read(path)], tmp_path / "report.html")
-    assert "no column 'query'" in done.damaged[0]
+    report = write_html([ResultFile.read(path)], tmp_path / "report.html")
+    assert "no column 'query'" in report.damaged[0]
 
 
 @pytest.mark.parametrize("column", ["group", "rank", "id", "score", "relevant", "lon", "lat"])
@@ -186,17 +186,17 @@ def test_table_with_other_columns_gives_no_traceback(
 ) -> None:
     path = _copied(results[2], tmp_path)
     table = pq.read_table(path.with_suffix(".hits.parquet"))
-    place, field = table.column_names.index(column), table.schema.field(column)
+    index, field = table.column_names.index(column), table.schema.field(column)
     if how == "gone":
-        table = table.remove_column(place)
+        table = table.remove_column(index)
     elif how == "gaps":
-        table = table.set_column(place, column, pa.nulls(len(table), field.type))
+        table = table.set_column(index, column, pa.nulls(len(table), field.type))
     else:
         words = [["x"]] * len(table)  # no column of ours holds lists
-        table = table.set_column(place, column, pa.array(words))
+        table = table.set_column(index, column, pa.array(words))
     pq.write_table(table, path.with_suffix(".hits.parquet"))
-    done = write_html([ResultFile.read(path)], tmp_path / "report.html")
-    assert f"column '{column}'" in done.damaged[0]
+    report = write_html([ResultFile.read(path)], tmp_path / "report.html")
+    assert f"column '{column}'" in report.damaged[0]
     with pytest.raises(DataError, match=f"column '{column}'"):
         compare_results(ResultFile.read(results[2]), ResultFile.read(path))
 

@@ -74,8 +74,8 @@ def test_differing_protocols_have_separate_columns_and_best_values(tmp_path: Pat
     assert rows["constant"][6].startswith(f"{100 * figures['strict']['t2i_r1']:.1f}")
     ties = {(row[0], row[3]): row[4:] for row in page.section("left-out").one("table").rows()}
     worst, best = figures["ties"]["t2i_mrr"]
-    shown = figures["strict"]["t2i_mrr"]
-    expected = [f"{100 * item:.2f}" for item in (worst, shown, best)]
+    mrr = figures["strict"]["t2i_mrr"]
+    expected = [f"{100 * item:.2f}" for item in (worst, mrr, best)]
     assert ties["constant", "MRR, text to image"] == expected
     assert ties["constant", "MedR, image to text"][0] == "120"
 
@@ -98,11 +98,11 @@ def test_different_sets_never_share_a_table_or_a_best(tmp_path: Path) -> None:
 def test_same_tiles_with_other_points_form_another_set() -> None:
     made = make_geolocalization(modes=("text",))
     other = replace(made, n={**made.n, "points/cones": 7})
-    found = result_sets(
+    sets = result_sets(
         files(result("geolocalization", "a", made), result("geolocalization", "b", other))
     )
-    assert [len(item.entries) for item in found] == [1, 1]
-    assert found[0].set_hash == found[1].set_hash
+    assert [len(item.entries) for item in sets] == [1, 1]
+    assert sets[0].set_hash == sets[1].set_hash
 
 
 def test_vision_only_model_is_listed_for_its_query_modes(
@@ -149,8 +149,8 @@ def test_reference_metrics_are_marked_and_never_ranked(results: list[Path], tmp_
 
 def test_classes_are_sorted_from_easiest_to_hardest() -> None:
     made = make_landform(1.2)
-    (found,) = result_sets(files(result("landform", "a", made)))
-    first, *others = per_class_tables(found)
+    (result_set,) = result_sets(files(result("landform", "a", made)))
+    first, *others = per_class_tables(result_set)
     assert first.first and first.protocol == "both protocols" and not any(o.first for o in others)
     facts = sum(column.is_constant for column in first.columns)
     values = [row.cells[facts].value for row in first.rows]
@@ -159,16 +159,16 @@ def test_classes_are_sorted_from_easiest_to_hardest() -> None:
 
 
 def test_classes_have_separate_tables_if_protocols_differ() -> None:
-    (found,) = result_sets(files(result("landform", "a", make_landform(constant=True))))
-    tables = per_class_tables(found)
+    (result_set,) = result_sets(files(result("landform", "a", make_landform(constant=True))))
+    tables = per_class_tables(result_set)
     assert [table.protocol for table in tables] == ["strict"] * 4 + ["published"] * 4
     assert [table.first for table in tables] == [True] + [False] * 7
 
 
 def test_landforms_are_shown_with_the_ceiling() -> None:
     made = make_geolocalization()
-    (found,) = result_sets(files(result("geolocalization", "a", made)))
-    first = per_class_tables(found)[0]
+    (result_set,) = result_sets(files(result("geolocalization", "a", made)))
+    first = per_class_tables(result_set)[0]
     strict = made.groups["cones/text"].strict
     row = {(row.section, row.name): row for row in first.rows}["text queries", "cones"]
     assert [cell.text() for cell in row.cells[:4]] == [
@@ -179,7 +179,7 @@ def test_landforms_are_shown_with_the_ceiling() -> None:
     ]
     assert row.cells[4].value == pytest.approx(strict["average_precision"])
     assert "Intervals are from spatial blocks: cones" in first.note
-    best = next(table for table in per_class_tables(found) if table.metric.key == "best.f1")
+    best = next(table for table in per_class_tables(result_set) if table.metric.key == "best.f1")
     cells = {(row.section, row.name): row.cells for row in best.rows}["text queries", "cones"]
     expected = made.groups["cones/text"].chance[best.protocol]["best"]["f1"]
     assert cells[0].text() == f"{100 * expected:.1f}"
@@ -193,8 +193,8 @@ def test_models_with_one_name_are_distinguished() -> None:
     own = replace(plain, model={**plain.model, "checkpoint": "/somewhere/mine.pt"})
 
     def labels(*results: RunResult) -> set[str]:
-        (found,) = result_sets(files(*results))
-        return {entry.label for entry in found.entries}
+        (result_set,) = result_sets(files(*results))
+        return {entry.label for entry in result_set.entries}
 
     assert labels(plain, official, own) == {"model", "model+official", "model+mine.pt"}
     version = replace(plain, model={**plain.model, "checkpoint": "/a/v1.5"})
@@ -222,7 +222,7 @@ def test_missing_metric_is_a_dash() -> None:
     made = result("landform", "a", make_landform())
     figures = dict(made.metrics["all"])
     figures["strict"] = {k: v for k, v in figures["strict"].items() if k != "ndcg@10"}
-    (found,) = result_sets(files(replace(made, metrics={"all": figures})))
-    (table,) = leaderboards(found)
+    (result_set,) = result_sets(files(replace(made, metrics={"all": figures})))
+    (table,) = leaderboards(result_set)
     (row,) = [row for row in table.rows if row.kind == "model"]
     assert [cell.text() for cell in row.cells].count("") == 1

@@ -34,12 +34,12 @@ def test_pair_metrics_are_shown_with_intervals() -> None:
     (table,) = evaluation_tables(figures)
     assert table.title == "paired-image-text: 150 pairs"
     assert headings(table) == ["published", "strict", "chance"]
-    shown = cells(table)
-    assert len(shown) == 10 and len(table.sections) == 4
+    texts = cells(table)
+    assert len(texts) == 10 and len(table.sections) == 4
     low, high = (100 * figure for figure in figures["intervals"]["strict"]["t2i_r10"])
     expected = f"{100 * figures['strict']['t2i_r10']:.1f} [{low:.1f}, {high:.1f}]"
-    assert shown["text to image R@10"] == [expected, expected, "6.7"]
-    assert shown["image to text MedR"] == ["2", "2", "75.5"]
+    assert texts["text to image R@10"] == [expected, expected, "6.7"]
+    assert texts["image to text MedR"] == ["2", "2", "75.5"]
 
 
 def test_class_table_preserves_brackets_in_names(
@@ -49,9 +49,9 @@ def test_class_table_preserves_brackets_in_names(
     made["labels"] = [f"[red]{label}" for label in made["labels"]]
     made["query_names"] = [f"[red]{name}" for name in made["query_names"]]
     figures = landform.evaluate(**made, resamples=0).to_dict()
-    whole, classes = evaluation_tables(figures, title="[mine]")
+    overall, classes = evaluation_tables(figures, title="[mine]")
     by_chance = f"{100 * figures['chance']['strict']['mAP']:.1f}"
-    assert cells(whole)["mAP"] == [f"{100 * figures['strict']['mAP']:.1f}"] * 2 + [by_chance]
+    assert cells(overall)["mAP"] == [f"{100 * figures['strict']['mAP']:.1f}"] * 2 + [by_chance]
     assert classes.title == "per class, both protocols"
     assert len(cells(classes)) == 9
     print_evaluation(figures)
@@ -76,8 +76,8 @@ def test_classes_have_separate_tables_if_protocols_differ(
     titles = [table.title for table in evaluation_tables(figures)]
     assert titles[1:] == ["per class, published", "per class, strict"]
     print_evaluation(figures)
-    shown = capsys.readouterr().out
-    assert "Tied scores: strict mAP is between 0." in shown and "and 1.0000." in shown
+    output = capsys.readouterr().out
+    assert "Tied scores: strict mAP is between 0." in output and "and 1.0000." in output
 
 
 def test_point_table_has_additional_metrics(
@@ -88,21 +88,21 @@ def test_point_table_has_additional_metrics(
         made["scores"], made["corners"], made["truth"], resamples=50
     ).to_dict()
     (table,) = evaluation_tables(figures)
-    shown = cells(table)
+    texts = cells(table)
     best = figures["strict"]["best"]
-    assert shown["at K"][1] == f"{best['k']:,}"
-    assert shown["precision at K"][1] == f"{100 * best['precision']:.1f}"
-    assert shown["relevant tiles"] == ["", str(figures["strict"]["relevant_tiles"]), "", ""]
+    assert texts["at K"][1] == f"{best['k']:,}"
+    assert texts["precision at K"][1] == f"{100 * best['precision']:.1f}"
+    assert texts["relevant tiles"] == ["", str(figures["strict"]["relevant_tiles"]), "", ""]
     chance = figures["chance"]
     assert headings(table)[2:] == [
         "chance, published",
         "chance, strict",
     ]
-    assert shown["AUPRC / AP"][2:] == [
+    assert texts["AUPRC / AP"][2:] == [
         f"{100 * chance['published']['auprc']:.1f}",
         f"{100 * chance['strict']['average_precision']:.1f}",
     ]
-    assert shown["AUPRC / AP"][0].startswith(f"{100 * figures['published']['auprc']:.1f} [")
+    assert texts["AUPRC / AP"][0].startswith(f"{100 * figures['published']['auprc']:.1f} [")
     print_evaluation(figures)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == table.title

@@ -28,7 +28,7 @@ class ArraySource:
     cuts: Sequence[int] = ()
     lon: Any = None
     lat: Any = None
-    asked: list[int] = field(default_factory=list)  # rows looked up for exact scores, per call
+    lookups: list[int] = field(default_factory=list)  # rows looked up for exact scores, per call
 
     @property
     def rows(self) -> int:
@@ -47,7 +47,7 @@ class ArraySource:
             yield Block(start, self.matrix[start:end], lon[start:end], lat[start:end])
 
     def vectors(self, rows: Any) -> Any:
-        self.asked.append(len(rows))
+        self.lookups.append(len(rows))
         return self.matrix[rows]
 
     def ids(self, rows: Any) -> list[str]:

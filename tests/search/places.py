@@ -22,18 +22,20 @@ FOUR: list[Place] = [
 ]  # fmt: skip
 
 
-def make_store(folder: Path, places: Sequence[Place], names: Sequence[str] = ()) -> EmbeddingStore:
+def make_store(
+    folder: Path, positions: Sequence[Place], names: Sequence[str] = ()
+) -> EmbeddingStore:
     """Write tiles in the order of `places`, with ids tile-000000 ... or `names`."""
 
     class Placed(FakeSource):
         def read(self, shard: Shard, *, images: bool = True) -> Iterator[Record | Skipped]:
             for number, record in enumerate(super().read(shard)):
                 assert isinstance(record, Record)
-                lon, lat, side = places[number]
+                lon, lat, side = positions[number]
                 name = names[number] if names else record.id
                 yield replace(record, id=name, lon=lon, lat=lat, width_deg=side, height_deg=side)
 
-    build_store(FakeEncoder(), Placed((len(places),)), folder)
+    build_store(FakeEncoder(), Placed((len(positions),)), folder)
     return open_store(folder)
 
 

@@ -36,7 +36,7 @@ def write_store(
     made = Manifest("image", {"id": "made-up"}, dataset, vectors.shape[1], dtype, shards)
     write_manifest(folder, made)
     for shard, start in zip(shards, starts, strict=True):
-        some = range(start, min(start + shard_rows, len(vectors)))
+        rows = range(start, min(start + shard_rows, len(vectors)))
         items = [
             Item(
                 names[row] if names else f"{row:07d}",
@@ -48,9 +48,9 @@ def write_store(
                 None if row % 13 == 0 else 0.1 + row % 3,
                 None if valid is None or np.isnan(valid[row]) else float(valid[row]),
             )
-            for row in some
+            for row in rows
         ]
         write_shard(
-            folder, Entry(shard, "x", made.made_by), items, vectors[some.start : some.stop], dtype
+            folder, Entry(shard, "x", made.made_by), items, vectors[rows.start : rows.stop], dtype
         )
     return open_store(folder)

@@ -45,7 +45,7 @@ def test_z_and_percentile_are_those_of_all_tiles(folder: Path) -> None:
     assert summary["tiles"] == summary["sampled"] == 40
     assert summary["best_z"] == pytest.approx(result[0].z, abs=1e-3)
     assert [hit.z for hit in result.merge(0.5)] == [
-        next(hit.z for hit in result if hit.id == place.id) for place in result.merge(0.5)
+        next(hit.z for hit in result if hit.id == merged.id) for merged in result.merge(0.5)
     ]
     inside = store.search("dunes", bbox=(0, -1, 1, 1))
     assert inside[0].z == next(hit.z for hit in result if hit.id == inside[0].id)

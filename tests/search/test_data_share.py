@@ -64,16 +64,16 @@ def test_search_skips_tiles_with_too_little_data(view: Any, least: Any, tmp_path
     query = unit(np.random.default_rng(5).normal(size=(2, 16)), np.float32)
     below = rows_below(store, least)
     assert below is not None
-    known = np.float32(shares())
-    expected = known == 0 if least is None else ~(known >= least)
+    data_shares = np.float32(shares())
+    expected = data_shares == 0 if least is None else ~(data_shares >= least)
     assert np.array_equal(below, expected)
     ranking = exact_topk(store, query, 40, exclude=below, index=view)
     everything = exact_topk(store, query, ROWS, index=view)
     for number in range(2):
         scores, rows = everything.hits(number)
-        kept = ~below[rows]
-        assert ranking.rows[number][: kept.sum()].tolist() == rows[kept][:40].tolist()
-        assert np.array_equal(ranking.hits(number)[0], scores[kept][:40])
+        is_allowed = ~below[rows]
+        assert ranking.rows[number][: is_allowed.sum()].tolist() == rows[is_allowed][:40].tolist()
+        assert np.array_equal(ranking.hits(number)[0], scores[is_allowed][:40])
 
 
 def test_wrong_shares_are_refused(tmp_path: Path) -> None:

@@ -65,11 +65,11 @@ def test_layers_round_trip(tmp_path: Path, suffix: str, domain: int) -> None:
     shapes = frame.set_index("id").geometry
     bounds = {name: shape.bounds for name, shape in shapes.items() if shape is not None}
     assert all(shape.area == pytest.approx(0.04) for shape in shapes if shape is not None)
-    cut, whole = ("tile-000000", "tile-000001")[:: 1 if domain == 180 else -1]
+    cut, uncut = ("tile-000000", "tile-000001")[:: 1 if domain == 180 else -1]
     low = -180 if domain == 180 else 0
     assert bounds[cut][0] == low and bounds[cut][2] == low + 360
     assert len(shapes[cut].geoms) == 2
-    assert bounds[whole][2] - bounds[whole][0] == pytest.approx(0.2)
+    assert bounds[uncut][2] - bounds[uncut][0] == pytest.approx(0.2)
     assert not [item.name for item in path.parent.iterdir() if item.name.startswith(".")]
 
 
@@ -83,8 +83,8 @@ def test_layers_need_no_pandas_and_empty_ones_keep_their_types(
         monkeypatch.setitem(sys.modules, name, None)
     hits = hits_of(make_store(tmp_path / "store", OUTLINES))
     kinds = []
-    for name, some in (("some", hits), ("none", hits.take([]))):
-        write_hits(some, tmp_path / f"{name}{suffix}")
+    for name, selection in (("some", hits), ("none", hits.take([]))):
+        write_hits(selection, tmp_path / f"{name}{suffix}")
         info = pyogrio.read_info(tmp_path / f"{name}{suffix}")
         kinds.append(dict(zip(info["fields"], info["ogr_types"], strict=True)))
     assert kinds[0] == kinds[1] and kinds[1]["id"] == "OFTString"
@@ -164,8 +164,8 @@ def test_shapefile_limits_are_reported(tmp_path: Path) -> None:
 def test_an_earlier_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     hits = hits_of(make_store(tmp_path / "store", OUTLINES))
     for suffix in (".gpkg", ".shp", ".shp.zip", ".fgb"):
-        for some in (hits, hits.merge(180)):
-            write_hits(some, tmp_path / f"hits{suffix}")
+        for written in (hits, hits.merge(180)):
+            write_hits(written, tmp_path / f"hits{suffix}")
         assert len(read(tmp_path / f"hits{suffix}")) == 2
     with zipfile.ZipFile(tmp_path / "hits.shp.zip") as archive:
         assert {"hits.shp", "hits.shx", "hits.dbf", "hits.prj"} <= set(archive.namelist())
@@ -184,8 +184,8 @@ def test_a_geodataframe(tmp_path: Path) -> None:
 
 
 def test_the_style_has_a_colour_for_every_score(tmp_path: Path) -> None:
-    places = [(float(lon), 0.1, 0.2) for lon in range(40)]
-    hits = hits_of(make_store(tmp_path / "store", places))
+    positions = [(float(lon), 0.1, 0.2) for lon in range(40)]
+    hits = hits_of(make_store(tmp_path / "store", positions))
     write_hits(hits, tmp_path / "hits.fgb")
     scores = read(tmp_path / "hits.fgb")["score"]
     text = (tmp_path / "hits.qml").read_text()
@@ -262,6 +262,6 @@ def test_missing_libraries_and_unknown_names(
 
 def test_geojson_records_mars_and_the_query(tmp_path: Path) -> None:
     write_hits(hits_of(make_store(tmp_path / "store", FOUR)), tmp_path / "hits.geojson")
-    told = json.loads((tmp_path / "hits.geojson").read_text())
-    assert told["crs"]["properties"]["name"] == "urn:ogc:def:crs:IAU:2015:49900"
-    assert told["marsretrieval"]["query"] == "pitted cones"
+    record = json.loads((tmp_path / "hits.geojson").read_text())
+    assert record["crs"]["properties"]["name"] == "urn:ogc:def:crs:IAU:2015:49900"
+    assert record["marsretrieval"]["query"] == "pitted cones"

@@ -47,9 +47,9 @@ def test_points_and_places_beside_footprints(tmp_path: Path) -> None:
     assert list(zip(points.geometry.x, points.geometry.y, strict=True)) == [
         (hit.lon, hit.lat) for hit in hits
     ]
-    places = pyogrio.read_dataframe(path, layer="places")
-    assert places["place"].tolist() == [1, 2] and sorted(places["n_hits"]) == [1, 3]
-    big = places[places["n_hits"] == 3].iloc[0]
+    layer = pyogrio.read_dataframe(path, layer="places")
+    assert layer["place"].tolist() == [1, 2] and sorted(layer["n_hits"]) == [1, 3]
+    big = layer[layer["n_hits"] == 3].iloc[0]
     in_it = frame[frame["lat"] > 40]
     assert big["score"] == in_it["score"].max() and big["best_id"] == in_it["id"].iloc[0]
     assert big["area_km2"] == pytest.approx(in_it["area_km2"].sum(), rel=1e-6)
@@ -59,9 +59,9 @@ def test_points_and_places_beside_footprints(tmp_path: Path) -> None:
 def test_places_of_merged_hits_hold_all_their_tiles(tmp_path: Path) -> None:
     hits = hits_of(make_store(tmp_path / "store", TWO_PLACES)).merge(5)
     write_hits(hits, tmp_path / "hits.gpkg")
-    places = pyogrio.read_dataframe(tmp_path / "hits.gpkg", layer="places")
-    assert places["n_hits"].tolist() == hits.tiles and sorted(hits.tiles or []) == [1, 3]
-    big = places[places["n_hits"] == 3].iloc[0]
+    layer = pyogrio.read_dataframe(tmp_path / "hits.gpkg", layer="places")
+    assert layer["n_hits"].tolist() == hits.tiles and sorted(hits.tiles or []) == [1, 3]
+    big = layer[layer["n_hits"] == 3].iloc[0]
     assert big.geometry.area == pytest.approx(0.12, abs=1e-6)
     again = hits.merge(180)
     assert again.members is not None and [len(shapes) for shapes in again.members] == [4]

@@ -30,9 +30,9 @@ def scored(store: EmbeddingStore) -> np.ndarray:
 
 
 def test_one_pixel_per_tile(tmp_path: Path) -> None:
-    places = grid(10.0, -4.0, 3, 2)
-    del places[4]  # the middle of the upper row
-    store = make_store(tmp_path / "store", places)
+    positions = grid(10.0, -4.0, 3, 2)
+    del positions[4]  # the middle of the upper row
+    store = make_store(tmp_path / "store", positions)
     heat = heatmap_of(store, scored(store))
     expected = [[0.03, np.nan, 0.04], [0.0, 0.01, 0.02]]
     np.testing.assert_array_equal(heat.values, np.array(expected, np.float32))
@@ -47,8 +47,8 @@ def test_over_the_antimeridian(tmp_path: Path, domain: int, columns: int) -> Non
     heat = heatmap_of(store, scored(store), domain=domain)
     assert heat.values.shape == (1, columns)
     row = heat.values[0]
-    found = [*row[-2:], *row[:2]] if domain == 180 else row.tolist()
-    np.testing.assert_allclose(found, [0, 0.01, 0.02, 0.03], atol=1e-6)
+    reordered = [*row[-2:], *row[:2]] if domain == 180 else row.tolist()
+    np.testing.assert_allclose(reordered, [0, 0.01, 0.02, 0.03], atol=1e-6)
     assert heat.west == (-180 if domain == 180 else 179.6)
 
 
@@ -67,7 +67,7 @@ def test_only_the_region(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("places", "reason"),
+    ("positions", "reason"),
     [
         ([(1.0, 1.0, None), (2.0, 1.0, None)], "extent of all tiles is unknown"),
         ([(None, None, None)], "known position"),
@@ -76,9 +76,9 @@ def test_only_the_region(tmp_path: Path) -> None:
     ],
 )
 def test_heatmap_errors_name_the_reason(
-    tmp_path: Path, places: list[Place], reason: str | None
+    tmp_path: Path, positions: list[Place], reason: str | None
 ) -> None:
-    store = make_store(tmp_path / "store", places)
+    store = make_store(tmp_path / "store", positions)
     if reason is None:
         check_heatmap(store)
         assert heatmap_of(store, scored(store)).tiles == 2
@@ -90,8 +90,8 @@ def test_heatmap_errors_name_the_reason(
 
 
 def test_custom_cell_size(tmp_path: Path) -> None:
-    places = [(0.1, 0.1, 0.2), (0.4, 0.4, 0.1), (-0.1, 0.9, None), (None, None, None)]
-    store = make_store(tmp_path / "store", places)
+    positions = [(0.1, 0.1, 0.2), (0.4, 0.4, 0.1), (-0.1, 0.9, None), (None, None, None)]
+    store = make_store(tmp_path / "store", positions)
     heat = heatmap_of(store, np.array([0.5, 0.2, -0.3, 0.9]), cell=0.5)
     expected = np.array([[-0.3, np.nan], [np.nan, 0.5]], np.float32)
     np.testing.assert_array_equal(heat.values, expected)
@@ -109,15 +109,15 @@ def painted(heat: Heatmap, lon: float, lat: float) -> float:
 
 
 def test_footprints_of_any_size_are_painted_whole(tmp_path: Path) -> None:
-    places: list[Place] = [(1.0, 1.0, 0.4), (1.3, 1.1, 0.4), (3.05, 1.0, 0.1), (2.0, -1.0, 1.0)]
-    heat = heatmap_of(make_store(tmp_path / "store", places), np.array([0.1, 0.3, 0.2, 0.4]))
+    positions: list[Place] = [(1.0, 1.0, 0.4), (1.3, 1.1, 0.4), (3.05, 1.0, 0.1), (2.0, -1.0, 1.0)]
+    heat = heatmap_of(make_store(tmp_path / "store", positions), np.array([0.1, 0.3, 0.2, 0.4]))
     assert heat.tiles == 4 and heat.notes() == []
     rng = np.random.default_rng(0)
     for lon, lat in zip(rng.uniform(0.8, 3.1, 4000), rng.uniform(-1.5, 1.3, 4000), strict=True):
         # Away from edges by a pixel, where a pixel belongs to one side or the other.
         inside = [
             max(abs(lon - x), abs(lat - y)) - side / 2  # type: ignore[operator]
-            for x, y, side in places
+            for x, y, side in positions
         ]
         if min(np.abs(inside)) < heat.cell_lon:
             continue
@@ -173,13 +173,13 @@ def test_geotiff(tmp_path: Path) -> None:
         assert file.dtypes == ("float32",) and np.isnan(file.nodata)
         assert file.profile["compress"] == "deflate" and file.profile["tiled"]
         assert tuple(file.bounds) == pytest.approx((-60, 76, -56, 80))
-        told = file.crs.to_dict(projjson=True)
-        text = json.dumps(told)
+        crs = file.crs.to_dict(projjson=True)
+        text = json.dumps(crs)
         assert "3396190" in text and "WGS" not in text and file.crs.is_geographic
         assert file.crs.to_epsg() is None
         assert json.loads(file.tags()["MARSRETRIEVAL"])["text"] == "polygons"
-        for row, place in enumerate(grid(-60, 76, 20, 20)):
-            (value,) = next(file.sample([place[:2]]))
+        for row, location in enumerate(grid(-60, 76, 20, 20)):
+            (value,) = next(file.sample([location[:2]]))
             assert value == np.float32(row / 100)
 
 

@@ -20,10 +20,10 @@ from tests.search.places import FOUR, hits_of, make_store
 
 @pytest.fixture
 def hits(tmp_path: Path) -> Hits:
-    return found(tmp_path, 180)
+    return hits_in(tmp_path, 180)
 
 
-def found(folder: Path, domain: int) -> Hits:
+def hits_in(folder: Path, domain: int) -> Hits:
     return hits_of(make_store(folder / "store", FOUR), domain)
 
 
@@ -36,8 +36,8 @@ def test_ranks_scores_and_positions(hits: Hits) -> None:
     rows = list(hits.records())
     assert [row["rank"] for row in rows] == [1, 2, 3, 4]
     assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
-    places = [(row["lon"], row["lat"]) for row in in_order(hits, rows)]
-    assert places == [(-180.0, 10.0), (0.0, -10.0), (-59.9, 45.1), (None, None)]
+    positions = [(row["lon"], row["lat"]) for row in in_order(hits, rows)]
+    assert positions == [(-180.0, 10.0), (0.0, -10.0), (-59.9, 45.1), (None, None)]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_ranks_scores_and_positions(hits: Hits) -> None:
     ],
 )
 def test_geojson(tmp_path: Path, domain: int, longitudes: list[Any], kinds: list[Any]) -> None:
-    hits = found(tmp_path, domain)
+    hits = hits_in(tmp_path, domain)
     write_hits(hits, tmp_path / "hits.geojson")
     collection = json.loads((tmp_path / "hits.geojson").read_text())
     assert collection["crs"]["properties"]["name"] == "urn:ogc:def:crs:IAU:2015:49900"
@@ -83,9 +83,9 @@ def test_parquet(hits: Hits, tmp_path: Path) -> None:
     write_hits(hits, tmp_path / "hits.parquet")
     table = pq.read_table(tmp_path / "hits.parquet")
     np.testing.assert_array_equal(table.column("score").to_numpy(), hits.scores)
-    told = json.loads(table.schema.metadata[b"geo"])["columns"]["geometry"]
-    assert told["geometry_types"] == ["MultiPolygon", "Point", "Polygon"]
-    assert told["bbox"] == [-180, -10.1, 180, 45.1]
+    geometry = json.loads(table.schema.metadata[b"geo"])["columns"]["geometry"]
+    assert geometry["geometry_types"] == ["MultiPolygon", "Point", "Polygon"]
+    assert geometry["bbox"] == [-180, -10.1, 180, 45.1]
     assert json.loads(table.schema.metadata[b"marsretrieval"])["text"] == "pitted cones"
     assert table.column("geometry").null_count == 1
 
@@ -102,12 +102,12 @@ def test_no_hits_make_empty_files(tmp_path: Path) -> None:
 
 def test_the_reference_system_is_that_of_proj() -> None:
     rasterio_crs = pytest.importorskip("rasterio.crs")
-    known = rasterio_crs.CRS.from_string("IAU_2015:49900")
-    theirs = known.to_dict(projjson=True)
+    expected = rasterio_crs.CRS.from_string("IAU_2015:49900")
+    theirs = expected.to_dict(projjson=True)
     theirs.pop("remarks", None)
     assert theirs == geo.MARS_CRS
-    assert rasterio_crs.CRS.from_user_input(geo.MARS_CRS_URN) == known
-    assert rasterio_crs.CRS.from_user_input(json.dumps(geo.MARS_CRS)) == known
+    assert rasterio_crs.CRS.from_user_input(geo.MARS_CRS_URN) == expected
+    assert rasterio_crs.CRS.from_user_input(json.dumps(geo.MARS_CRS)) == expected
 
 
 def test_invalid_names_and_positions(hits: Hits, tmp_path: Path) -> None:

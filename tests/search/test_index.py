@@ -62,9 +62,9 @@ def queries(dimension: int = 24, count: int = 3) -> Any:
     return unit(np.random.default_rng(1).standard_normal((count, dimension)), np.float32)
 
 
-def assert_same(found: Any, expected: Any) -> None:
-    np.testing.assert_array_equal(found.rows, expected.rows)
-    np.testing.assert_array_equal(found.scores, expected.scores)
+def assert_same(actual: Any, expected: Any) -> None:
+    np.testing.assert_array_equal(actual.rows, expected.rows)
+    np.testing.assert_array_equal(actual.scores, expected.scores)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -126,11 +126,15 @@ def test_ties_and_near_ties(
     names = [f"{number:03d}" for number in rng.permutation(rows)]
     folder = tmp_path_factory.mktemp("ties")
     store = write_store(folder, kinds[rng.integers(0, distinct, rows)], names=names, shard_rows=13)
-    asked = unit(rng.standard_normal((2, dimension)), np.float32)
+    query_vectors = unit(rng.standard_normal((2, dimension)), np.float32)
     view = make_index(store)
-    assert_same(exact_topk(view, asked, k), exact_topk(store, asked, k, index="ignore"))
+    assert_same(
+        exact_topk(view, query_vectors, k), exact_topk(store, query_vectors, k, index="ignore")
+    )
     assert view.ids(range(rows)) == store.ids(range(rows))
-    np.testing.assert_array_equal(score_all(view, asked[0]), score_all(store, asked[0]))
+    np.testing.assert_array_equal(
+        score_all(view, query_vectors[0]), score_all(store, query_vectors[0])
+    )
     shutil.rmtree(folder)
 
 
@@ -141,10 +145,10 @@ def test_results_equal_faiss(tmp_path: Path) -> None:
     index = faiss.IndexFlatIP(64)
     index.add(vectors)
     scores, rows = index.search(queries(64), 500)
-    found = exact_topk(view, queries(64), 500)
+    result = exact_topk(view, queries(64), 500)
     for query in range(3):
-        assert set(found.rows[query]) == set(rows[query])
-    np.testing.assert_allclose(found.scores, scores, atol=1e-6)
+        assert set(result.rows[query]) == set(rows[query])
+    np.testing.assert_allclose(result.scores, scores, atol=1e-6)
 
 
 def test_index_is_a_permutation_of_the_store(tmp_path: Path) -> None:
@@ -152,14 +156,14 @@ def test_index_is_a_permutation_of_the_store(tmp_path: Path) -> None:
     view = make_index(store)
     assert (view.rows, view.dimension) == (store.rows, store.dimension)
     np.testing.assert_array_equal(view.positions(), store.positions())
-    some = [2999, 0, 17, 17]
-    np.testing.assert_array_equal(view.vectors(some), store.vectors(some))
-    assert view.ids(some) == store.ids(some)
+    numbers = [2999, 0, 17, 17]
+    np.testing.assert_array_equal(view.vectors(numbers), store.vectors(numbers))
+    assert view.ids(numbers) == store.ids(numbers)
     np.testing.assert_array_equal(view.extents(), store.extents())
-    for rows in (some, [], np.arange(3000)[::-1]):
-        found, expected = view.take(rows), store.take(rows)
+    for rows in (numbers, [], np.arange(3000)[::-1]):
+        actual, expected = view.take(rows), store.take(rows)
         for name in ("ids", "sources", "lon", "lat", "width_deg", "height_deg"):
-            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+            np.testing.assert_array_equal(getattr(actual, name), getattr(expected, name))
     for name in ("00000", "02999", "2999", "029990", "x"):
         assert view.find(name) == store.find(name)
     np.testing.assert_array_equal(
@@ -183,9 +187,9 @@ def test_small_and_incomplete_stores_get_no_index(
     (store.path / "shards" / "000003.json").unlink()
     exact_topk(open_store(store.path), queries(), 5)
     assert not (store.path / "view").exists()
-    whole = planet(tmp_path / "other")
-    exact_topk(whole, queries(), 5)
-    assert (whole.path / "view").is_dir()
+    complete = planet(tmp_path / "other")
+    exact_topk(complete, queries(), 5)
+    assert (complete.path / "view").is_dir()
 
 
 def test_changed_store_gets_another_index(tmp_path: Path) -> None:
@@ -439,9 +443,9 @@ def test_area_filters_with_and_without_an_index(tmp_path: Path) -> None:
     ring = [[150, -40], [210, -40], [230, 50], [170, 70], [150, -40]]
     hole = [[170, -10], [190, -10], [190, 10], [170, 10], [170, -10]]
     area = Area.from_geojson({"type": "Polygon", "coordinates": [ring, hole]})
-    places = store.positions()
-    inside = np.flatnonzero(area.contains(places[:, 0], places[:, 1]))
+    positions = store.positions()
+    inside = np.flatnonzero(area.contains(positions[:, 0], positions[:, 1]))
     assert 50 < len(inside) < 1000
     for source in (view, store):
-        found = exact_topk(source, queries(), 5000, region=area, index="ignore")
-        assert all(sorted(rows) == inside.tolist() for rows in found.rows)
+        result = exact_topk(source, queries(), 5000, region=area, index="ignore")
+        assert all(sorted(rows) == inside.tolist() for rows in result.rows)

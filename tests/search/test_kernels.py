@@ -22,17 +22,17 @@ def every_kernel() -> list[kernels.Kernel]:
         kernel._tiles = tiles
         return kernel
 
-    found: list[kernels.Kernel] = [NumpyKernel()]
+    kernel_list: list[kernels.Kernel] = [NumpyKernel()]
     for make in (
         lambda: numkong(tiles=False),
         lambda: numkong(tiles=True),
         lambda: kernels.TorchKernel("cpu"),
     ):
         try:
-            found.append(make())
+            kernel_list.append(make())
         except kernels.MissingDependencyError:
             continue
-    return found
+    return kernel_list
 
 
 @pytest.mark.parametrize("kernel", every_kernel(), ids=lambda kernel: kernel.name)
@@ -113,16 +113,16 @@ def test_the_bound_encloses_the_exact_score(
         "off": (base + 0.3).astype(np.float32),
     }[centre]
     plane = quantize_rows(rows.copy(), mean)
-    whole = plane.values.astype(np.float64)
-    assert np.linalg.norm(whole, axis=1).max() <= plane.limits.norm
-    assert np.linalg.norm(whole * plane.scale[:, None], axis=1).max() <= plane.limits.radius
-    asked = quantize_queries(queries, mean, plane.limits)
-    sums = NumpyKernel().prepare(plane.values, asked.codes, plane.limits.norm)
-    scores = asked.approximate(sums(0, 6), plane.scale, plane.axis_component)
+    codes = plane.values.astype(np.float64)
+    assert np.linalg.norm(codes, axis=1).max() <= plane.limits.norm
+    assert np.linalg.norm(codes * plane.scale[:, None], axis=1).max() <= plane.limits.radius
+    quantized = quantize_queries(queries, mean, plane.limits)
+    sums = NumpyKernel().prepare(plane.values, quantized.codes, plane.limits.norm)
+    scores = quantized.approximate(sums(0, 6), plane.scale, plane.axis_component)
     for row in range(6):
         for query in range(2):
-            middle = asked.offset[query] + asked.scale[query] * float(scores[row, query])
-            half = asked.residual_norm[query] * float(plane.error[row]) + asked.slack[query]
+            middle = quantized.offset[query] + quantized.scale[query] * float(scores[row, query])
+            half = quantized.residual_norm[query] * float(plane.error[row]) + quantized.slack[query]
             true = exact(rows[row], queries[query])
             rounded = exact_scores(rows[row : row + 1], queries[query])[0]
             assert abs(Fraction(middle) - true) <= Fraction(half)
@@ -135,8 +135,8 @@ def test_component_along_the_mean_does_not_widen_the_bound() -> None:
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
     mean = rows.mean(axis=0)
     plane = quantize_rows(rows.copy(), mean)
-    asked = quantize_queries(rows[:1], mean, plane.limits)
-    assert 0.3 < asked.residual_norm[0] < 0.5 and asked.slack[0] < 1e-4
+    codes = quantize_queries(rows[:1], mean, plane.limits)
+    assert 0.3 < codes.residual_norm[0] < 0.5 and codes.slack[0] < 1e-4
 
 
 @given(

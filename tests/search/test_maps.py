@@ -56,20 +56,20 @@ def test_a_scene_fills_its_map(tmp_path: Path) -> None:
 
 
 def test_few_hits_in_a_large_store_keep_their_surroundings(tmp_path: Path) -> None:
-    places: list[Place] = [
+    positions: list[Place] = [
         (float(lon), float(lat), 0.2) for lon in range(0, 60, 5) for lat in (0, 40)
     ]
-    store = make_store(tmp_path / "store", places)
+    store = make_store(tmp_path / "store", positions)
     result = open_store(store.path, encoder=FakeEncoder()).search("dunes", k=1)
     assert result.map().box.height == pytest.approx(2.0)
 
 
 @pytest.mark.parametrize("style", ["light", "dark"])
 def test_terrain_and_its_credit(tmp_path: Path, style: str) -> None:
-    places: list[Place] = [
+    positions: list[Place] = [
         (float(lon), float(lat), 1.0) for lon in range(-180, 180, 30) for lat in (-40, 40)
     ]
-    hits = hits_of(make_store(tmp_path / "store", places))
+    hits = hits_of(make_store(tmp_path / "store", positions))
     chart = draw_hits(hits, style=style)
     (image,) = chart.axes.images
     shades = image.get_array()
@@ -85,8 +85,8 @@ def test_a_base_map_lies_where_it_should(tmp_path: Path, domain: int) -> None:
     lon, lat = np.meshgrid(np.arange(-180, 180, 0.5) + 0.25, np.arange(90, -90, -0.5) - 0.25)
     rgb = np.dstack([(lon + 180) / 360, (lat + 90) / 180, np.zeros_like(lon)])
     Image.fromarray((rgb * 255).astype(np.uint8)).save(tmp_path / "own.png")
-    places: list[Place] = [(-170.0, -60.0, 0.5), (0.0, 0.0, 0.5), (170.0, 60.0, 0.5)]
-    hits = hits_of(make_store(tmp_path / "store", places), domain)
+    positions: list[Place] = [(-170.0, -60.0, 0.5), (0.0, 0.0, 0.5), (170.0, 60.0, 0.5)]
+    hits = hits_of(make_store(tmp_path / "store", positions), domain)
     chart = draw_hits(hits, style=map_style("light", str(tmp_path / "own.png")))
     (image,) = chart.axes.images
     pixels = np.asarray(image.get_array())
@@ -100,21 +100,21 @@ def test_a_base_map_lies_where_it_should(tmp_path: Path, domain: int) -> None:
 
 
 def test_a_lone_tile_is_visible_in_a_heat_map_of_the_planet(tmp_path: Path) -> None:
-    places: list[Place] = [(-170.0, -60.0, 0.02), (0.0, 0.0, 0.05), (170.0, 60.0, 0.02)]
-    store = make_store(tmp_path / "store", places)
+    positions: list[Place] = [(-170.0, -60.0, 0.02), (0.0, 0.0, 0.05), (170.0, 60.0, 0.02)]
+    store = make_store(tmp_path / "store", positions)
     heat = heatmap_of(store, np.array([0.1, 0.9, 0.2]))
     chart = heat.draw(None, style=map_style("light", "none"))
     (image,) = chart.axes.images
-    shown = image.get_array()
-    assert sorted(np.unique(shown.compressed()).round(3)) == [0.1, 0.2, 0.9]
-    assert (~shown.mask).sum() >= 3 * 9
+    values = image.get_array()
+    assert sorted(np.unique(values.compressed()).round(3)) == [0.1, 0.2, 0.9]
+    assert (~values.mask).sum() >= 3 * 9
 
 
 def test_rings_are_few_and_footprints_are_framed(tmp_path: Path) -> None:
-    places: list[Place] = [
+    positions: list[Place] = [
         (0.1 + 0.2 * n, 0.1 + 0.2 * m, 0.2) for n in range(20) for m in range(10)
     ]
-    store = make_store(tmp_path / "store", places)
+    store = make_store(tmp_path / "store", positions)
     hits = hits_of(store, k=150)
     chart = heatmap_of(store, np.linspace(0, 1, 200)).draw(hits)
     frames = [a for a in chart.axes.collections if isinstance(a, PolyCollection)]

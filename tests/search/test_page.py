@@ -116,8 +116,8 @@ def test_markup_in_names_stays_text(tmp_path: Path) -> None:
     assert page.all("h1")[0].text.startswith("<∕style><script>alert('x')")
     assert "{{ 7 * 7 }}" in page.all("h1")[0].text
     assert {row[0] for row in rows(page)} == {*names}
-    shown = {card.one("span", class_="id").text for card in cards(page)}
-    assert r"\u202egnp" in shown
+    texts = {card.one("span", class_="id").text for card in cards(page)}
+    assert r"\u202egnp" in texts
     assert not page.all("svg", class_="chart")
 
 
@@ -202,8 +202,8 @@ def test_a_local_map_is_to_scale(store: EmbeddingStore, page: Page) -> None:
 
 def test_the_map_goes_down_to_a_single_scene(tmp_path: Path) -> None:
     """Tiles of 0.0005 degrees (30 m) are outlines, with a scale bar in metres."""
-    places = [(137.4 + 0.0005 * n, -4.6, 0.0005) for n in range(5)]
-    store = picture_store(tmp_path, places)
+    positions = [(137.4 + 0.0005 * n, -4.6, 0.0005) for n in range(5)]
+    store = picture_store(tmp_path, positions)
     page = page_of(hits_of(store), tmp_path / "x.html", store=store)
     heights = [np.ptp(outline(mark), axis=0)[1] for mark in marks(page)]
     assert min(heights) > 20
@@ -211,8 +211,8 @@ def test_the_map_goes_down_to_a_single_scene(tmp_path: Path) -> None:
 
 
 def test_far_groups_have_close_ups(tmp_path: Path) -> None:
-    places = [*GRID[:6], *((lon - 150, lat - 40, side) for lon, lat, side in GRID[6:12])]
-    store = picture_store(tmp_path, places)
+    positions = [*GRID[:6], *((lon - 150, lat - 40, side) for lon, lat, side in GRID[6:12])]
+    store = picture_store(tmp_path, positions)
     page = page_of(hits_of(store), tmp_path / "x.html", store=store)
     assert len(page.all("svg", class_="chart")) == 3
     assert [len(marks(page, number)) for number in range(3)] == [12, 6, 6]
@@ -221,8 +221,8 @@ def test_far_groups_have_close_ups(tmp_path: Path) -> None:
 
 
 def test_polar_hits_lie_around_the_pole(tmp_path: Path) -> None:
-    places = [(lon, 80.0, 0.02) for lon in (0.0, 90.0, 180.0, -90.0)]
-    store = picture_store(tmp_path, places)
+    positions = [(lon, 80.0, 0.02) for lon in (0.0, 90.0, 180.0, -90.0)]
+    store = picture_store(tmp_path, positions)
     hits = hits_of(store)
     page = page_of(hits, tmp_path / "x.html", store=store)
     at = {
@@ -257,9 +257,9 @@ def test_the_query_and_its_command_are_shown(tmp_path: Path) -> None:
     )  # fmt: skip
     result.write(tmp_path / "x.html")
     page = Page((tmp_path / "x.html").read_text(encoding="utf-8"))
-    shown = page.all("figure", class_="example")
-    assert [figure.one("figcaption").text for figure in shown] == ["tile-003.png", "tile-004"]
-    assert "negative" in shown[1].attributes["class"]
+    examples = page.all("figure", class_="example")
+    assert [figure.one("figcaption").text for figure in examples] == ["tile-003.png", "tile-004"]
+    assert "negative" in examples[1].attributes["class"]
     assert page.all("span", class_="chip")[0].text == "dunes"
     command = page.all("pre")[0].text
     assert command == (

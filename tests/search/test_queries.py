@@ -94,16 +94,16 @@ def test_usage_errors(make: Any) -> None:
 
 @given(st.integers(0, 1000), st.floats(0, 1))
 def test_negative_examples_lower_the_score(seed: int, weight: float) -> None:
-    wanted, against = unit(seed)[0], unit(seed + 1, 3)
-    vector = away_query(wanted, against, weight)
+    similar, against = unit(seed)[0], unit(seed + 1, 3)
+    vector = away_query(similar, against, weight)
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
     mean = against.mean(axis=0) / np.linalg.norm(against.mean(axis=0))
     # Rocchio's formula, and what it is for: nearer to the one, further from the other.
-    expected = wanted - weight * mean
+    expected = similar - weight * mean
     np.testing.assert_allclose(vector, expected / np.linalg.norm(expected), atol=1e-6)
-    assert vector @ mean <= wanted @ mean + 1e-6
-    np.testing.assert_allclose(away_query(wanted, against, 0), wanted, atol=1e-6)
-    np.testing.assert_allclose(vector, away_query(wanted, against[::-1], weight), atol=1e-6)
+    assert vector @ mean <= similar @ mean + 1e-6
+    np.testing.assert_allclose(away_query(similar, against, 0), similar, atol=1e-6)
+    np.testing.assert_allclose(vector, away_query(similar, against[::-1], weight), atol=1e-6)
 
 
 def test_composition_of_all_parts() -> None:
@@ -127,14 +127,14 @@ class Words:
     dimension = unit(0).shape[-1]
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.texts: list[str] = []
 
     def encode_images(self, images: Any) -> Any:
         return unit(3, len(images))
 
     def encode_texts(self, texts: Any, *, role: str = "query") -> Any:
         assert role == "query"
-        self.asked += texts
+        self.texts += texts
         return unit(len(texts[0]), len(texts))
 
 
@@ -145,16 +145,16 @@ def test_make_query() -> None:
         encoder, text="dunes", images=[image], tiles=tiles * 1.001, not_text=["ice", "rock"],
         not_images=[image], not_tiles=tiles[:1], mix=0.2, not_weight=0.1,
     )  # fmt: skip
-    assert len(encoder.asked) == 9 and encoder.asked[0] == geolocalization_prompts("ice")[0]
+    assert len(encoder.texts) == 9 and encoder.texts[0] == geolocalization_prompts("ice")[0]
     text = text_query(unit(len(geolocalization_prompts("dunes")[0]), 3))
-    wanted = hybrid_query(np.concatenate([unit(3, 1), tiles]), text, mix=0.2)
+    base = hybrid_query(np.concatenate([unit(3, 1), tiles]), text, mix=0.2)
     against = [text_query(unit(len(geolocalization_prompts(name)[0]), 3)) for name in
                ("ice", "rock")]  # fmt: skip
-    expected = away_query(wanted, np.concatenate([against, unit(3, 1), tiles[:1]]), 0.1)
+    expected = away_query(base, np.concatenate([against, unit(3, 1), tiles[:1]]), 0.1)
     np.testing.assert_allclose(full, expected, atol=1e-5)
     raw = Words()
     make_query(raw, text="dunes", raw=True)
-    assert raw.asked == ["dunes"]
+    assert raw.texts == ["dunes"]
     np.testing.assert_allclose(make_query(None, tiles=tiles), image_query(tiles), atol=1e-6)
 
 

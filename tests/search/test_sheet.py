@@ -17,8 +17,8 @@ from tests.search.places import hits_of
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> EmbeddingStore:
-    places = [(10 + 0.2 * (n % 10), 5 + 0.2 * (n // 10), 0.2) for n in range(50)]
-    return picture_store(tmp_path_factory.mktemp("sheet"), places)
+    positions = [(10 + 0.2 * (n % 10), 5 + 0.2 * (n // 10), 0.2) for n in range(50)]
+    return picture_store(tmp_path_factory.mktemp("sheet"), positions)
 
 
 def test_one_sheet_has_the_given_name(store: EmbeddingStore, tmp_path: Path) -> None:

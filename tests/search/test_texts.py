@@ -20,9 +20,9 @@ def test_texts_are_found_by_number_and_by_value(
     with TextsWriter(path) as writer:
         writer.add(texts[:cut])
         writer.add(texts[cut:])
-    found = Texts(path, writer.ends)
+    column = Texts(path, writer.ends)
     numbers = data.draw(st.lists(st.integers(0, len(texts) - 1))) if texts else []
-    assert found.take(np.array(numbers, dtype=np.int64)) == [texts[number] for number in numbers]
+    assert column.take(np.array(numbers, dtype=np.int64)) == [texts[number] for number in numbers]
     for text in [*texts, "ab", "a"]:
         if text:
-            assert found.find(text) == (texts.index(text) if text in texts else -1)
+            assert column.find(text) == (texts.index(text) if text in texts else -1)

@@ -85,11 +85,11 @@ def test_each_unreadable_image_has_a_reason(tmp_path: Path) -> None:
     (images / "tile-001.png").write_bytes(picture(99))
     (images / "tile-002.png").unlink()
     os.mkfifo(images / "tile-002.png")  # reading it would never end
-    missing, changed, pipe, whole = load(store)
+    missing, changed, pipe, readable = load(store)
     assert "No such file" in str(missing)
     assert changed == "the file has changed since it was embedded"
     assert "not a regular file" in str(pipe)
-    assert isinstance(whole, bytes)
+    assert isinstance(readable, bytes)
 
 
 def test_thumbnails_are_kept(tmp_path: Path) -> None:

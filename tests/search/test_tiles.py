@@ -21,8 +21,8 @@ NAMES = [tile_name(*corner) for corner in CORNERS]
 def store(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> EmbeddingStore:
-    places = [(lon + 0.1, lat + 0.1, 0.2) for lon, lat in CORNERS]
-    made = make_store(tmp_path_factory.mktemp("tiles") / "store", places, NAMES)
+    positions = [(lon + 0.1, lat + 0.1, 0.2) for lon, lat in CORNERS]
+    made = make_store(tmp_path_factory.mktemp("tiles") / "store", positions, NAMES)
     if request.param == "view":
         make_index(made)
     assert isinstance(known_of(made), SearchIndex) == (request.param == "view")

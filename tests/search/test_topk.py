@@ -87,8 +87,8 @@ def test_a_constant_model_is_ordered_by_id_in_bounded_memory(
     ranking = exact_topk(source, unit(np.ones((1, 8)), np.float32), 10)
     assert source.ids(ranking.rows[0]) == [f"{number:05d}" for number in range(10)]
     held = 2 * (4 * 10 + 16) + 64  # candidates at any time
-    assert sum(source.asked) > 5000 - held  # too alike for bounds: scored exactly, in turn
-    assert max(source.asked) <= held
+    assert sum(source.lookups) > 5000 - held  # too alike for bounds: scored exactly, in turn
+    assert max(source.lookups) <= held
 
 
 def test_near_ties_are_ordered_by_exact_scores() -> None:
@@ -105,16 +105,16 @@ def test_result_depends_only_on_vectors_and_query() -> None:
     matrix = unit(rng.standard_normal((3000, 96)))
     matrix[1::3] = matrix[::3]  # many exact duplicates
     queries = unit(rng.standard_normal((40, 96)), np.float32)
-    whole = exact_topk(ArraySource(matrix), queries, 700)
+    complete = exact_topk(ArraySource(matrix), queries, 700)
     cut = exact_topk(ArraySource(matrix, cuts=range(0, 3000, 7)), queries, 700)
-    np.testing.assert_array_equal(whole.rows, cut.rows)
-    np.testing.assert_array_equal(whole.scores, cut.scores)
+    np.testing.assert_array_equal(complete.rows, cut.rows)
+    np.testing.assert_array_equal(complete.scores, cut.scores)
     for number in (0, 39):
         alone = exact_topk(ArraySource(matrix), queries[number], 700)
-        np.testing.assert_array_equal(alone.rows[0], whole.rows[number])
-        np.testing.assert_array_equal(alone.scores[0], whole.scores[number])
+        np.testing.assert_array_equal(alone.rows[0], complete.rows[number])
+        np.testing.assert_array_equal(alone.scores[0], complete.scores[number])
     fewer = exact_topk(ArraySource(matrix), queries, 10)
-    np.testing.assert_array_equal(fewer.rows, whole.rows[:, :10])
+    np.testing.assert_array_equal(fewer.rows, complete.rows[:, :10])
 
 
 def test_k_larger_than_the_store_returns_all_tiles() -> None:
@@ -177,13 +177,13 @@ def test_queries_of_any_length(scale: float) -> None:
 def test_every_half_is_converted_exactly() -> None:
     halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)].reshape(-1, 4)
-    found = np.empty(halves.shape, np.float32)
-    kernels.widen(halves, found)
-    np.testing.assert_array_equal(found, halves.astype(np.float32))
+    converted = np.empty(halves.shape, np.float32)
+    kernels.widen(halves, converted)
+    np.testing.assert_array_equal(converted, halves.astype(np.float32))
     convert = kernels.Converter(4)
     for start in range(0, len(halves), convert.rows):
-        some = halves[start : start + convert.rows]
-        np.testing.assert_array_equal(convert(some), some.astype(np.float32))
+        part = halves[start : start + convert.rows]
+        np.testing.assert_array_equal(convert(part), part.astype(np.float32))
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,9 @@ class OracleEncoder:
 
 def _named(text: str) -> int:
     plain = text.replace("-", " ").replace("_", " ")
-    for place, name in enumerate(NAMES):
+    for number, name in enumerate(NAMES):
         if name.replace("-", " ").replace("_", " ") in plain:
-            return place
+            return number
     last = plain.split()[-1]
     return int(last) if last.isdigit() else 63
 
@@ -122,14 +122,14 @@ def tiles_folder(folder: Path, *, quad: tuple[int, int] = (176, -4)) -> Path:
             if level:
                 truth[NAMES[level]].append((lon + 0.1, lat + 0.1))
     _write_tar(root / "tiles" / "000000.tar", members)
-    for place, (name, points) in enumerate(truth.items(), 1):
+    for index, (name, points) in enumerate(truth.items(), 1):
         (root / "ground_truth").mkdir(exist_ok=True)
         lines = ["lon,lat", *(f"{lon:.4f},{lat:.4f}" for lon, lat in points)]
         (root / "ground_truth" / f"{name}.csv").write_text("\n".join(lines) + "\n")
         examples = root / "image_queries" / name
         examples.mkdir(parents=True)
         for number in range(2):
-            (examples / f"{number}.png").write_bytes(grey_png(place))
+            (examples / f"{number}.png").write_bytes(grey_png(index))
     return folder
 
 

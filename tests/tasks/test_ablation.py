@@ -47,7 +47,7 @@ def test_image_queries_match_a_direct_computation() -> None:
     vectors = rng.standard_normal((14, 5)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     labels = ["a"] * 6 + ["b"] * 5 + ["c"] * 2 + ["single"]
-    found = landform.evaluate_examples(
+    outcome = landform.evaluate_examples(
         vectors, labels=labels, image_ids=[str(n) for n in range(14)],
         query_names=sorted(set(labels)), resamples=0,
     )  # fmt: skip
@@ -64,19 +64,19 @@ def test_image_queries_match_a_direct_computation() -> None:
         expected.setdefault(labels[query], []).append(sum(precisions) / len(precisions))
     by_class = {name: sum(values) / len(values) for name, values in expected.items()}
     for name, value in by_class.items():
-        assert found.strict["per_class"][name]["mAP"] == pytest.approx(value)
-    assert found.strict["mAP"] == pytest.approx(sum(by_class.values()) / 3)
-    assert found.n == {"images": 14, "classes": 3}
+        assert outcome.strict["per_class"][name]["mAP"] == pytest.approx(value)
+    assert outcome.strict["mAP"] == pytest.approx(sum(by_class.values()) / 3)
+    assert outcome.n == {"images": 14, "classes": 3}
 
 
 def test_equal_image_queries_are_at_chance() -> None:
     labels = [f"c{n % 4}" for n in range(200)]
-    found = landform.evaluate_examples(
+    outcome = landform.evaluate_examples(
         np.full((200, 4), 0.5, np.float32), labels=labels, image_ids=[str(n) for n in range(200)],
         query_names=sorted(set(labels)), resamples=0,
     )  # fmt: skip
-    assert found.strict["mAP"] == pytest.approx(found.chance["strict"]["mAP"], abs=0.02)
-    assert found.ties["mAP"][0] < found.strict["mAP"] < found.ties["mAP"][1] == 1
+    assert outcome.strict["mAP"] == pytest.approx(outcome.chance["strict"]["mAP"], abs=0.02)
+    assert outcome.ties["mAP"][0] < outcome.strict["mAP"] < outcome.ties["mAP"][1] == 1
 
 
 def test_templates(tmp_path: Path) -> None:
@@ -114,17 +114,17 @@ def test_results_of_other_options_are_kept_apart(tiny_planet: Path, folder: Path
     one = run(tiny_planet, folder, "landform", templates=1)
     images = run(tiny_planet, folder, "landform", queries="images")
     small = run(tiny_planet, folder, "landform", dim=8, confirm_dim=True)
-    names = [found.paths[0].name for found in (base, one, images, small)]
+    names = [outcome.paths[0].name for outcome in (base, one, images, small)]
     assert names == ["landform.json", "landform.templates-1.json",
                      "landform.queries-images.json", "landform.dim-8.json"]  # fmt: skip
-    assert len({found[0].request for found in (base, one, images, small)}) == 4
+    assert len({outcome[0].request for outcome in (base, one, images, small)}) == 4
     assert small[0].model["dimension"] == 8
     assert run(tiny_planet, folder, "landform", templates=1)[0].created == one[0].created
     tables = model_tables([*base, *one, *images, *small])
     assert [table.options for table in tables] == ["", "image queries (leave-one-out)"]
     rows = {row.name.rpartition("[")[2] for row in tables[0].rows if row.kind == "model"}
     assert {"1 template]", "8 dimensions]"} < rows
-    a, b, c = (ResultFile.read(found.paths[0]) for found in (base, one, images))
+    a, b, c = (ResultFile.read(outcome.paths[0]) for outcome in (base, one, images))
     assert "[1 template]" in compare_results(a, b, resamples=5).b
     with pytest.raises(DataError, match=r"measured with the published protocol, B with image"):
         compare_results(a, c)
@@ -147,14 +147,14 @@ def test_original_captions_radius_and_depth(tiny_planet: Path, folder: Path) -> 
     assert near.options == {"radius": 0.2, "depth": 30}
     wide = run(tiny_planet, folder, "geo", radius=2)[0]
     group = next(name for name in wide.metrics if name.endswith("/text") and "mean" not in name)
-    relevant = [found.metrics[group]["strict"]["relevant_tiles"] for found in (near, wide)]
+    relevant = [outcome.metrics[group]["strict"]["relevant_tiles"] for outcome in (near, wide)]
     assert relevant[0] < relevant[1]
 
 
 def test_seeds_draw_other_examples(tiny_planet: Path, folder: Path) -> None:
     results = run(tiny_planet, folder, "geo", examples=1, seed=[0, 1])
-    values = [found.metrics["mean over landforms/image"]["strict"] for found in results]
-    assert [found.seed for found in results] == [0, 1] and values[0] != values[1]
+    values = [outcome.metrics["mean over landforms/image"]["strict"] for outcome in results]
+    assert [outcome.seed for outcome in results] == [0, 1] and values[0] != values[1]
     assert results.paths[1].name == "geolocalization.examples-1.seed-1.json"
 
 

@@ -39,11 +39,11 @@ def ask(
 ) -> Outcome:
     encoder = encoder or OracleEncoder()
     task = find_task(name) if isinstance(name, str) else name
-    found = task.open(data)
-    assert found.source is not None
-    build_store(encoder, found.source, tmp_path / "s" / "images", dtype=task.vector_dtype)
+    loaded = task.open(data)
+    assert loaded.source is not None
+    build_store(encoder, loaded.source, tmp_path / "s" / "images", dtype=task.vector_dtype)
     store = open_store(tmp_path / "s" / "images")
-    return task.evaluate(found, encoder, store, tmp_path / "s", Settings(resamples=20))
+    return task.evaluate(loaded, encoder, store, tmp_path / "s", Settings(resamples=20))
 
 
 def test_an_oracle_finds_every_pair(tmp_path: Path) -> None:
@@ -102,12 +102,12 @@ def test_points_outside_the_tiles_are_named_and_can_be_excluded(tmp_path: Path) 
     assert f"{landform}: {inside} of {inside + 1} points lie within" in " ".join(outcome.notes)
 
     task = Geolocalization(covered_only=True)
-    found = task.open(data)
-    assert [item.id for item in found.skipped] == ["notes.xlsx"]
-    assert "1 row without a position left out" in " ".join(found.notes)
-    assert found.fingerprint != find_task("geolocalization").open(data).fingerprint
+    loaded = task.open(data)
+    assert [item.id for item in loaded.skipped] == ["notes.xlsx"]
+    assert "1 row without a position left out" in " ".join(loaded.notes)
+    assert loaded.fingerprint != find_task("geolocalization").open(data).fingerprint
     store = open_store(tmp_path / "s" / "images")
-    covered = task.evaluate(found, OracleEncoder(), store, tmp_path / "s", Settings(resamples=0))
+    covered = task.evaluate(loaded, OracleEncoder(), store, tmp_path / "s", Settings(resamples=0))
     assert covered.n[f"points/{landform}"] == inside
     assert outcome.n[f"points/{landform}"] == inside + 1
     assert covered.details["covered_only"]
@@ -199,14 +199,16 @@ class Scattered(OracleEncoder):
 
 def test_ties_at_the_search_depth_are_resolved_by_the_metric(tmp_path: Path) -> None:
     data = tiles_folder(tmp_path / "data")
-    whole = ask(Geolocalization(depth=400), data, tmp_path / "all", Scattered())
-    found = ask(Geolocalization(depth=50), data, tmp_path / "some", Scattered())
-    for name in (item for item in found.groups if not item.startswith(MEAN)):
-        first, last = found.groups[name].ties["average_precision"]
-        assert first <= found.groups[name].strict["average_precision"] <= last
-        tiles = {group.n["predictions"] for group in (whole.groups[name], found.groups[name])}
+    complete = ask(Geolocalization(depth=400), data, tmp_path / "all", Scattered())
+    truncated = ask(Geolocalization(depth=50), data, tmp_path / "some", Scattered())
+    for name in (item for item in truncated.groups if not item.startswith(MEAN)):
+        first, last = truncated.groups[name].ties["average_precision"]
+        assert first <= truncated.groups[name].strict["average_precision"] <= last
+        tiles = {
+            group.n["predictions"] for group in (complete.groups[name], truncated.groups[name])
+        }
         assert tiles == {400}
-    assert max(found.hits.rank) == 50
+    assert max(truncated.hits.rank) == 50
 
 
 def test_the_set_hash_follows_the_items_and_not_their_order(tmp_path: Path) -> None:
@@ -222,8 +224,8 @@ def test_a_key_in_two_shards_counts_twice(tmp_path: Path) -> None:
     data = pairs_tar(tmp_path / "data")
     tar = data / "Mars-VL-Pairs" / "000000.tar"
     tar.with_name("000001.tar").write_bytes(tar.read_bytes())
-    found = find_task("paired").open(data)
-    assert found.counts == {"pairs": 40} and not found.skipped
+    loaded = find_task("paired").open(data)
+    assert loaded.counts == {"pairs": 40} and not loaded.skipped
     assert ask("paired", data, tmp_path).n == {"pairs": 40}
 
 

@@ -113,7 +113,7 @@ def test_thumbnails_move_with_a_superseded_result(data: Path, tmp_path: Path) ->
 
 
 def test_the_queries_shown_are_the_same_for_every_model() -> None:
-    shown = []
+    query_names = []
     for seed in (0, 1):
         hits = Hits()
         rng = np.random.default_rng(seed)
@@ -122,9 +122,9 @@ def test_the_queries_shown_are_the_same_for_every_model() -> None:
                 for group in ("t2i", "i2t"):
                     hits.append(group, f"q{query:02d}", rank, f"x{rng.integers(99)}", 0.5,
                                 relevant=False)  # fmt: skip
-        shown.append(shown_hits(hits.to_table()))
+        query_names.append(shown_hits(hits.to_table()))
     for group, queries, ranks in (("t2i", 6, 6), ("i2t", 4, 3)):
-        first, second = ([row for row in rows if row["group"] == group] for rows in shown)
+        first, second = ([row for row in rows if row["group"] == group] for rows in query_names)
         assert {row["query"] for row in first} == {row["query"] for row in second}
         assert len({row["query"] for row in first}) == queries
         assert len(first) == queries * ranks and {"q00", "q29"} <= {row["query"] for row in first}

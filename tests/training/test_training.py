@@ -29,8 +29,8 @@ def test_the_recipe_makes_a_model_that_open_clip_loads(trained: Path) -> None:
     encoder = load("mars-nano", LoadOptions(device="cpu", checkpoint=trained))
     assert encoder.encode_images([Image.new("RGB", (90, 60))]).shape == (1, QUICK.embed_dim)
     assert encoder.encode_texts(["sand", "é ice, 冰"]).shape == (2, QUICK.embed_dim)
-    told = json.loads((trained / "recipe.json").read_text())
-    assert told["pairs"] == QUICK.pairs and told["loss"]["last_epoch"] < 5
+    recipe = json.loads((trained / "recipe.json").read_text())
+    assert recipe["pairs"] == QUICK.pairs and recipe["loss"]["last_epoch"] < 5
 
 
 def test_the_same_recipe_gives_the_same_weights(trained: Path, tmp_path: Path) -> None:

@@ -96,10 +96,10 @@ def test_hits_come_in_pages(client, tile_store):
     page = client.get(f"{url}?offset=190&limit=100").json()
     assert [hit["id"] for hit in page["hits"]] == result.hits.ids[190:290]
     assert page["more"]
-    places = client.get(f"{url}?merge_deg=1&limit=500").json()["hits"]
-    assert sum(place["tiles"] for place in places) == len(result.store)
+    merged_hits = client.get(f"{url}?merge_deg=1&limit=500").json()["hits"]
+    assert sum(merged_hit["tiles"] for merged_hit in merged_hits) == len(result.store)
     cut = client.get(f"{url}?merge_deg=1&cut=90").json()["hits"]
-    assert sum(place["tiles"] for place in cut) == sum(answer["counts"][90:])
+    assert sum(merged_hit["tiles"] for merged_hit in cut) == sum(answer["counts"][90:])
     problem(client.get(f"{url}?limit=0"), 422)
 
 
@@ -207,9 +207,9 @@ def test_tiles_of_a_view(client, map_store):
     columns = map_store.tiles.take([7])
     lon, lat = float(columns.lon[0]), float(columns.lat[0])
     box = f"{lon - 0.01},{lat - 0.01},{lon + 0.01},{lat + 0.01}"
-    places = client.get(f"{API}/tiles?bbox={box}").json()
-    assert columns.ids[0] in [place["id"] for place in places]
-    assert len(places) <= 9
+    tiles = client.get(f"{API}/tiles?bbox={box}").json()
+    assert columns.ids[0] in [tile["id"] for tile in tiles]
+    assert len(tiles) <= 9
     problem(client.get(f"{API}/tiles?bbox=1,2,3"), 422)
 
 

@@ -96,8 +96,8 @@ def api(visit: Visit, path: str) -> Any:
 
 
 def hits(page: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = page.evaluate("window.marsMap.gallery.hits")
-    return found
+    hit_list: list[dict[str, Any]] = page.evaluate("window.marsMap.gallery.hits")
+    return hit_list
 
 
 def ids(page: Any) -> list[str]:
@@ -117,9 +117,9 @@ def test_a_search_colours_the_best_tile_and_the_slider_counts(visit):
     assert page.locator("#empty").is_visible()
     ask(page, "pitted cones")
     settle(page)
-    found = hits(page)
-    assert page.locator("[role=option]").first.get_attribute("data-id") == found[0]["id"]
-    best, worst = ([hit["lon"], hit["lat"]] for hit in (found[0], found[-1]))
+    gallery_hits = hits(page)
+    assert page.locator("[role=option]").first.get_attribute("data-id") == gallery_hits[0]["id"]
+    best, worst = ([hit["lon"], hit["lat"]] for hit in (gallery_hits[0], gallery_hits[-1]))
     page.evaluate("([lon, lat]) => window.marsMap.map.zoomTo(lon, lat, 0.05)", best)
     page.wait_for_timeout(400)
     settle(page)
@@ -130,10 +130,10 @@ def test_a_search_colours_the_best_tile_and_the_slider_counts(visit):
     slider = page.locator("#threshold")
     for position in (30, 60):
         slider.fill(str(position))
-        shown = int(re.match(r"[\d,]+", page.locator("#share").inner_text())[0].replace(",", ""))
+        count = int(re.match(r"[\d,]+", page.locator("#share").inner_text())[0].replace(",", ""))
         listed = api(visit, f"/searches/{key}/hits?cut={position}&limit=500")
         assert not listed["more"]
-        assert shown == len(listed["hits"]) > 0
+        assert count == len(listed["hits"]) > 0
     slider.fill(slider.get_attribute("max"))
     settle(page)
     assert page.evaluate(SCORE_CODE, worst)[3] < 40  # now below the threshold
@@ -141,7 +141,7 @@ def test_a_search_colours_the_best_tile_and_the_slider_counts(visit):
 
 def test_a_lone_best_tile_is_seen_at_every_zoom_level_and_at_the_pole(visit):
     page = visit(QUERY)
-    seen = page.evaluate("""() => {
+    visible = page.evaluate("""() => {
       const codes = new Uint8Array(3600 * 1800);
       const lon = 30, lat = 70, column = (lon + 180) * 10, row = (90 - lat) * 10;
       codes.fill(5);
@@ -173,16 +173,16 @@ def test_a_lone_best_tile_is_seen_at_every_zoom_level_and_at_the_pole(visit):
       const polar = raster.polar(1), spots = hot(polar);
       return { planes, spots, size: polar.width, south: hot(raster.polar(-1)).length };
     }""")
-    assert len(seen["planes"]) > 10
-    assert min(seen["planes"]) >= 1
-    assert seen["south"] == 0
+    assert len(visible["planes"]) > 10
+    assert min(visible["planes"]) >= 1
+    assert visible["south"] == 0
     # Stereographic projection to 45 degrees, computed here; north is seen from above, 0 E is down.
     distance = math.tan(math.radians(20) / 2) / math.tan(math.radians(45) / 2)
     angle = math.radians(30.05)
-    column = (1 + distance * math.sin(angle)) * seen["size"] / 2
-    row = (1 + distance * math.cos(angle)) * seen["size"] / 2
-    assert seen["spots"]
-    for x, y in seen["spots"]:
+    column = (1 + distance * math.sin(angle)) * visible["size"] / 2
+    row = (1 + distance * math.cos(angle)) * visible["size"] / 2
+    assert visible["spots"]
+    for x, y in visible["spots"]:
         assert abs(x - column) < 6
         assert abs(y - row) < 6
 

@@ -141,11 +141,11 @@ def test_an_audit_shows_tiles_blindly_until_it_is_complete(client, inventory, ma
     audit = client.post(f"{API}/audits", json={"domain": 60}).json()
     assert (audit["number"], audit["domain"], audit["done"]) == (1, 60, 0)
     assert client.post(f"{API}/audits", json={"domain": 60}).status_code == 422
-    shown = pages = 0
+    tile_count = pages = 0
     while tiles := (page := client.get(f"{API}/audits/1/page").json())["tiles"]:
         pages += 1
-        assert page["done"] == shown
-        assert page["planned"] >= shown + len(tiles)
+        assert page["done"] == tile_count
+        assert page["planned"] >= tile_count + len(tiles)
         assert all(tile["score"] is None and tile["rank"] == 0 for tile in tiles)
         if pages == 1:
             # Half of a page is answered; the other half comes again.
@@ -157,8 +157,8 @@ def test_an_audit_shows_tiles_blindly_until_it_is_complete(client, inventory, ma
         for tile in half:
             value = "yes" if tile["id"] in truth else "no"
             mark(client, tile["id"], value, audit=1, showing=tile["showing"])
-        shown += len(half)
-    assert page["done"] == page["planned"] == shown
+        tile_count += len(half)
+    assert page["done"] == page["planned"] == tile_count
     info = client.get(f"{API}/inventory").json()
     assert info["audit"]["complete"] and info["held_back"] > 0
     estimate = info["estimate"]
@@ -192,8 +192,8 @@ def test_a_search_does_not_answer_the_open_page_of_an_audit(client, inventory, m
     assert client.put(f"{API}/marks/{first['id']}", json={"mark": "yes"}).status_code == 422
     # Taking an answer back only means that the tile is shown again.
     assert client.delete(f"{API}/marks/{first['id']}").status_code == 200
-    left = client.get(f"{API}/audits/1/page").json()["tiles"]
-    assert {tile["id"] for tile in left} == {tile["id"] for tile in tiles}
+    remaining = client.get(f"{API}/audits/1/page").json()["tiles"]
+    assert {tile["id"] for tile in remaining} == {tile["id"] for tile in tiles}
     other = next(hit for hit in answer["hits"] if hit["id"] not in {tile["id"] for tile in tiles})
     mark(client, other["id"], "yes", search=answer["key"])
     # After the audit, a mark of a tile without an answer is a mark like any other.

@@ -67,8 +67,8 @@ def test_tiles_without_extent_or_position():
 
 
 @given(st.lists(st.tuples(st.floats(-180, 180), st.floats(-89, 89)), min_size=1, max_size=30))
-def test_every_tile_is_drawn_where_it_lies(places):
-    lon, lat = np.array(places).T
+def test_every_tile_is_drawn_where_it_lies(positions):
+    lon, lat = np.array(positions).T
     raster = raster_of(lon, lat, 1.0, 1.0)
     for number in range(len(lon)):
         codes = np.zeros(len(lon), np.uint8)

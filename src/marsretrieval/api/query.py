@@ -230,8 +230,8 @@ def make_question(
     positive_images, negative_images = _as_list(images), _as_list(not_images)
     tile_ids, positions = _as_list(like), _parse_positions(like_at)
     negative_texts, negative_ids = _as_list(not_text), _as_list(not_like)
-    given = None if vector is None else _given_vector(store, vector)
-    if given is not None and any(
+    own_vector = None if vector is None else _given_vector(store, vector)
+    if own_vector is not None and any(
         map(len, (texts, positive_images, tile_ids, positions, negative_texts, negative_images,
                   negative_ids))
     ):  # fmt: skip
@@ -239,7 +239,7 @@ def make_question(
             "a vector and a text, image or tile",
             remedy="A vector is the whole query: give it alone.",
         )
-    if given is None and not texts and not positive_images and not tile_ids and not positions:
+    if own_vector is None and not texts and not positive_images and not tile_ids and not positions:
         raise UsageError(
             "nothing to search for",
             remedy="Give a text (--text), an image (--image), a tile (--similar-to, "
@@ -349,7 +349,7 @@ def make_question(
         lon=domain,
         keep_examples=keep_examples,
         about=about,
-        given=given,
+        given=own_vector,
     )
 
 

@@ -249,15 +249,15 @@ def tiles(
 
 def _refuse_options(options: dict[str, Any], what: str, files: list[Path]) -> None:
     """Refuse options that do not apply to a kind of source."""
-    given = [name for name, value in options.items() if value is not None]
-    if not given:
+    names = [name for name, value in options.items() if value is not None]
+    if not names:
         return
     example = f" ({files[0]})" if files else ""
     other = {"own rasters": "quads of the CTX mosaic", "local files": "downloads"}.get(
         what, "own rasters"
     )
     raise UsageError(
-        f"{', '.join(given)}: only for {other}, not for {what}{example}",
+        f"{', '.join(names)}: only for {other}, not for {what}{example}",
         remedy="Leave it out, or cut own rasters and quads of the mosaic in separate runs.",
     )
 

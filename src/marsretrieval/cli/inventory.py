@@ -263,21 +263,21 @@ def mark(
     """
     from marsretrieval.inventory import Answer
 
-    given = [Answer(*_split(item), count=count, tiles=tiles, note=note) for item in answers or []]
+    marks = [Answer(*_split(item), count=count, tiles=tiles, note=note) for item in answers or []]
     if from_file is not None:
-        if given or count is not None or tiles is not None or note is not None:
+        if marks or count is not None or tiles is not None or note is not None:
             raise UsageError("--from and marks on the command line", remedy="Give one of them.")
-        given = _read_answers(from_file)
-    if (count is not None or tiles is not None) and len(given) > 1:
+        marks = _read_answers(from_file)
+    if (count is not None or tiles is not None) and len(marks) > 1:
         raise UsageError(
             "--count and --tiles describe one tile", remedy="Mark tiles one by one, or use --from."
         )
     with _open(name, store) as inventory:
-        totals = inventory.mark(given)
+        totals = inventory.mark(marks)
     if as_json:
-        print_json({"saved": len(given), "marked": totals})
+        print_json({"saved": len(marks), "marked": totals})
     else:
-        echo(f"{pluralize(len(given), 'mark')} saved; {_totals(totals)}")
+        echo(f"{pluralize(len(marks), 'mark')} saved; {_totals(totals)}")
 
 
 @app.command(cls=Command)
@@ -349,16 +349,16 @@ def audit(
         return
     from marsretrieval.inventory.inventory import DOMAIN
 
-    wanted = DOMAIN if domain is None else domain
+    audit_domain = DOMAIN if domain is None else domain
     settings = {"target": target, "elsewhere": elsewhere, "seed": seed}
     with _open(name, store) as inventory, show_progress(quiet=as_json) as progress:
         started = inventory.start_audit(
-            wanted,
+            audit_domain,
             progress=progress,
             **{key: value for key, value in settings.items() if value is not None},  # type: ignore[arg-type]
         )
-    if started.domain < wanted:
-        say(f"note: the domain is the whole store, {started.domain:,} tiles, not {wanted:,}")
+    if started.domain < audit_domain:
+        say(f"note: the domain is the whole store, {started.domain:,} tiles, not {audit_domain:,}")
     if as_json:
         print_json(
             {

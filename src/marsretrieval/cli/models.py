@@ -134,13 +134,13 @@ def _print_names(library: str, part: str, *, as_json: bool) -> None:
 
     lowered, names = part.lower(), list_names(library)
     plain = [(name, name.partition(":")[2].lower()) for name in names]
-    found = [name for name, rest in plain if lowered in rest or fnmatch(rest, lowered)]
-    if not found:
+    matches = [name for name, rest in plain if lowered in rest or fnmatch(rest, lowered)]
+    if not matches:
         raise UnknownNameError("model", f"{library}:{part}", names)
     if as_json:
-        print_json(found)
+        print_json(matches)
     else:
-        for name in found:
+        for name in matches:
             echo(name)
 
 

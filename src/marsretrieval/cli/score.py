@@ -353,8 +353,8 @@ def _is_dataset_form(
 
     `of_queries` are options that say how query vectors are made, which a ranking does not have.
     """
-    given = [option for option, file in files.items() if file is not None]
-    if not given:
+    used = [option for option, file in files.items() if file is not None]
+    if not used:
         extra = [option for option, value in dataset.items() if value is not None]
         missing = [option for option, value in arrays.items() if value is None]
         if extra:
@@ -370,16 +370,16 @@ def _is_dataset_form(
             )
         return False
     extra = [option for option, value in arrays.items() if value is not None]
-    if extra or len(given) > 1:
+    if extra or len(used) > 1:
         raise UsageError(
-            f"{', '.join(extra or given[1:])}: not with {given[0]}", remedy="Give one of the two."
+            f"{', '.join(extra or used[1:])}: not with {used[0]}", remedy="Give one of the two."
         )
     if dataset["--name"] is None:
         raise UsageError(
-            f"{given[0]} requires --name NAME", remedy="Add the name of the model for tables."
+            f"{used[0]} requires --name NAME", remedy="Add the name of the model for tables."
         )
     unused = [option for option in of_queries if dataset[option] is not None]
-    if given == ["--run"] and unused:
+    if used == ["--run"] and unused:
         raise UsageError(
             f"{', '.join(unused)}: not with --run, whose queries are already ranked",
             remedy="Leave one of them out.",

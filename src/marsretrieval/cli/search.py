@@ -188,10 +188,10 @@ def finish_repeat(context: typer.Context) -> Repetition | None:
     from marsretrieval.search.provenance import read_request
 
     names = {flag: option.name or "" for option in context.command.params for flag in option.opts}
-    given = command_line_flags(context)
-    excluded = {other for flag in given for other in _EXCLUDES.get(flag, ())} - given
+    flags = command_line_flags(context)
+    excluded = {other for flag in flags for other in _EXCLUDES.get(flag, ())} - flags
     for flag in _FIELD_OPTIONS.values():
-        if names[flag] in repetition.options and flag in given | excluded:
+        if names[flag] in repetition.options and flag in flags | excluded:
             repetition.overridden.append(flag)
         if names[flag] in repetition.options and flag in excluded:
             del repetition.options[names[flag]]
@@ -210,11 +210,11 @@ def finish_repeat(context: typer.Context) -> Repetition | None:
     for flag in repetition.overridden:
         say(
             f"note: {flag} of the command line replaces that of {repetition.file}"
-            if flag in given
+            if flag in flags
             else f"note: {flag} of {repetition.file} is left out, replaced by the command line"
         )
     against = repetition.record.get("against")
-    if against and "--against" not in given:
+    if against and "--against" not in flags:
         say(
             f"note: the catalogue of {repetition.file} is not part of the search; add "
             f"--against {against.get('file') or 'CATALOGUE'} to compare the hits again"
@@ -286,7 +286,7 @@ def search(
         selection = _remove(selection, repetition.removed)
     query.check(flags)
     selection.check()
-    known = catalogue.read(columns)
+    catalogue_points = catalogue.read(columns)
     tile_store = loading.open_store(store)
     if repetition is not None:
         repetition.compare(tile_store.embeddings)
@@ -317,15 +317,15 @@ def search(
         remedy = "; --min-valid 0 keeps them" if min_valid is None else ""
         say(f"note: {tiles} {share} left out{remedy}")
     if dry_run:
-        _print_plan(tile_store, question, output.files, known, as_json, report)
+        _print_plan(tile_store, question, output.files, catalogue_points, as_json, report)
         return
     command = command_line(context) if output.pages else None
     with show_progress(quiet=as_json) as progress:
         result = tile_store.answer(question, progress=progress)
         if selection.merge_deg is not None:
             result = result.merge(selection.merge_deg)
-        if known is not None:
-            result = result.against(known.points, km=known.km)
+        if catalogue_points is not None:
+            result = result.against(catalogue_points.points, km=catalogue_points.km)
         written = _write(result, output, style, command, progress)
     _print_report(result, output, written, report, as_json=as_json)
 
@@ -435,7 +435,7 @@ def _print_plan(
     store: Store,
     question: Question,
     files: list[Path],
-    known: Catalogue | None,
+    catalogue: Catalogue | None,
     as_json: bool,
     more: dict[str, Any],
 ) -> None:
@@ -446,8 +446,8 @@ def _print_plan(
         "loads_model": question.needs_encoder,
         "files": [str(path) for path in files],
     }
-    if known is not None:
-        plan["against"] = known.plan()
+    if catalogue is not None:
+        plan["against"] = catalogue.plan()
     if as_json:
         print_json(plan)
         return
@@ -455,8 +455,8 @@ def _print_plan(
     echo(f"{store.path}: {len(store):,} images by {store.model} ({model})")
     for name, value in question.describe():
         echo(f"{name:>10}  {value}")
-    if known is not None:
-        echo(f"{'against':>10}  {known}")
+    if catalogue is not None:
+        echo(f"{'against':>10}  {catalogue}")
     for path in files:
         echo(f"{'writes':>10}  {path}")
 

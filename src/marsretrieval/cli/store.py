@@ -258,14 +258,14 @@ def merge(
     if prefer not in (None, "first"):
         raise UsageError(f"--prefer {prefer}: invalid", remedy="Use --prefer first.")
     with show_progress(quiet=as_json) as progress:
-        done = merge_stores(
+        derived = merge_stores(
             folders,
             out,
             prefer=None if prefer is None else "first",
             dry_run=dry_run,
             progress=progress,
         )
-    _print_derived(done, folders, as_json=as_json)
+    _print_derived(derived, folders, as_json=as_json)
 
 
 @app.command(cls=Command)
@@ -316,7 +316,7 @@ def subset(
     elif ids is not None:
         names = _read_ids(ids)
     with show_progress(quiet=as_json) as progress:
-        done = subset_store(
+        derived = subset_store(
             folder,
             out,
             region=area,
@@ -325,7 +325,7 @@ def subset(
             dry_run=dry_run,
             progress=progress,
         )
-    _print_derived(done, [folder], as_json=as_json)
+    _print_derived(derived, [folder], as_json=as_json)
 
 
 def _read_ids(path: Path) -> list[str]:
@@ -341,16 +341,15 @@ def _read_ids(path: Path) -> list[str]:
     return names
 
 
-def _print_derived(done: DerivedStore, folders: Sequence[Path], *, as_json: bool) -> None:
+def _print_derived(derived: DerivedStore, folders: Sequence[Path], *, as_json: bool) -> None:
     if as_json:
-        record = {**asdict(done), "store": str(done.path), "sources": list(map(str, folders))}
+        record = {**asdict(derived), "store": str(derived.path), "sources": list(map(str, folders))}
         del record["path"]
         print_json(record)
         return
-    state = (
-        "made before, kept" if done.exists else "written" if done.written else "would be written"
-    )
-    rows, shards = pluralize(done.rows, "row"), pluralize(done.shards, "shard")
-    echo(f"{done.path}: {rows} in {shards} ({done.linked} without a change), {state}")
-    if done.duplicates:
-        echo(f"  {pluralize(done.duplicates, 'row')} left out: the id is in an earlier store")
+    planned = "written" if derived.written else "would be written"
+    state = "made before, kept" if derived.exists else planned
+    rows, shards = pluralize(derived.rows, "row"), pluralize(derived.shards, "shard")
+    echo(f"{derived.path}: {rows} in {shards} ({derived.linked} without a change), {state}")
+    if derived.duplicates:
+        echo(f"  {pluralize(derived.duplicates, 'row')} left out: the id is in an earlier store")

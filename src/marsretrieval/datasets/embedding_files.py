@@ -132,10 +132,10 @@ class EmbeddingFile:
         for row, key in enumerate(vectors.ids):
             if rows.setdefault(key, row) != row:
                 double.append(key)
-        known = {*required, *optional}
+        expected = {*required, *optional}
         problems = {
             "missing": [key for key in required if key not in rows],
-            "extra": [key for key in rows if key not in known],
+            "extra": [key for key in rows if key not in expected],
             "double": list(dict.fromkeys(double)),
         }
         lines = [

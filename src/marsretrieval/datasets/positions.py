@@ -215,8 +215,8 @@ def read_names(table: Table, rows: npt.NDArray[np.int64], column: str | None) ->
     if column is not None:
         columns = [table.require(column, "--name-column")]
     else:
-        known = [table.normalized(number) for number in range(len(table.header))]
-        columns = [known.index(name) for name in _NAME_NAMES if name in known]
+        names = [table.normalized(number) for number in range(len(table.header))]
+        columns = [names.index(name) for name in _NAME_NAMES if name in names]
     return [
         next(
             (

@@ -56,14 +56,14 @@ class RunFile:
         Raises:
             DataError: If queries are missing or unknown.
         """
-        known = dict.fromkeys([*required, *optional])
-        unknown = [key for key in self.queries if key not in known]
+        allowed = dict.fromkeys([*required, *optional])
+        unknown = [key for key in self.queries if key not in allowed]
         missing = [key for key in required if key not in self.queries]
         if len(unknown) == len(self.queries):
             raise DataError(
                 f"{self.path}: none of its queries ({len(unknown):,}) "
                 f"is of this task and these data: {list_some(unknown, _NAMED)}",
-                remedy=f"Ids of queries: {list_some(list(known), _NAMED)}.",
+                remedy=f"Ids of queries: {list_some(list(allowed), _NAMED)}.",
             )
         lines = [
             f"{len(ids):,} {problem} ({list_some(ids, _NAMED)})"

@@ -336,11 +336,11 @@ def build_text_store(
             began = time.perf_counter()
             vectors = np.empty((len(texts), encoder.dimension), dtype=np.float32)
             order = np.argsort([len(text) for _, text in texts], kind="stable")
-            done = 0
-            while done < len(order):
-                batch = order[done : done + runner.size]
+            embedded = 0
+            while embedded < len(order):
+                batch = order[embedded : embedded + runner.size]
                 vectors[batch] = runner([texts[row][1] for row in batch])
-                done += len(batch)
+                embedded += len(batch)
                 bar.advance(len(batch))
             spent = time.perf_counter() - began
             seconds["embed"] += spent

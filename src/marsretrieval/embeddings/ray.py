@@ -205,9 +205,9 @@ def _run_tasks(
         started = submitted = 0
         clock = time.perf_counter()
         while len(outcomes) < len(tasks):
-            done, _ = ray.wait(list(running), num_returns=1)
-            worker = running.pop(done[0])
-            outcome: RayOutcome | None = ray.get(done[0])
+            finished, _ = ray.wait(list(running), num_returns=1)
+            worker = running.pop(finished[0])
+            outcome: RayOutcome | None = ray.get(finished[0])
             if outcome is None:
                 started += 1
             else:

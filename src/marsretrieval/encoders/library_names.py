@@ -174,14 +174,14 @@ def _open_clip(name: str) -> ModelSpec:
     the other without an error. The published weights state it; the name of an architecture may.
     """
     open_clip = _import("open_clip")
-    given, slash, tag = name.partition("/")
+    model, slash, tag = name.partition("/")
     architectures = {_plain(listed): listed for listed in open_clip.list_models()}
-    architecture = architectures.get(_plain(given))
+    architecture = architectures.get(_plain(model))
     stated: str | None = None
     if architecture is None:
         for suffix in _ACTIVATIONS:
-            base = architectures.get(_plain(given).removesuffix(suffix))
-            if _plain(given).endswith(suffix) and base and _has_activation(open_clip, base):
+            base = architectures.get(_plain(model).removesuffix(suffix))
+            if _plain(model).endswith(suffix) and base and _has_activation(open_clip, base):
                 architecture, stated = base, suffix
                 break
     if architecture is None or (slash and not tag):

@@ -131,8 +131,8 @@ class OpenClipEncoder(TorchEncoder):
             {"QuickGELU": "quickgelu", "GELU": "gelu"}.get(type(module).__name__)
             for module in self.model.modules()
         }
-        found = "+".join(sorted(name for name in activations if name))
-        return {**super().fingerprint, "activation": found}
+        activation = "+".join(sorted(name for name in activations if name))
+        return {**super().fingerprint, "activation": activation}
 
     @property
     def prompts(self) -> dict[str, Any]:
@@ -301,12 +301,12 @@ def find_source(spec: ModelSpec, options: LoadOptions) -> CheckpointSource:
     from marsretrieval.encoders.hub import first_file, snapshot
 
     if "tags" in spec.settings:  # an architecture alone
-        known = spec.settings["tags"]
+        tags = spec.settings["tags"]
         raise ModelLoadError(
             f"{spec.id} names an architecture of open_clip without weights",
             remedy=f"Give --checkpoint FILE, or published weights: {spec.id}/TAG, TAG is one of "
-            f"{', '.join(known)}."
-            if known
+            f"{', '.join(tags)}."
+            if tags
             else "Give --checkpoint FILE.",
         )
     names: Sequence[str] = ()

@@ -135,7 +135,7 @@ def _require_target(name: str) -> None:
         hint = f"Did you mean {near[0]}:{rest}? " if near else ""
         raise UsageError(
             f"unknown prefix '{prefix}:' in model '{name}'",
-            remedy=f"{hint}Prefixes: {', '.join(f'{known}:' for known in prefixes)}; your own "
+            remedy=f"{hint}Prefixes: {', '.join(f'{scheme}:' for scheme in prefixes)}; your own "
             "class: package.module:Class.",
         )
 

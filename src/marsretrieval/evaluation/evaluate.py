@@ -214,7 +214,7 @@ def evaluate(
         DataError: If the data of a task are missing or invalid.
         MarsRetrievalError: The first error of a pair; the results of the others are written.
     """
-    given = models if isinstance(models, (list, tuple)) else [models]
+    model_list = models if isinstance(models, (list, tuple)) else [models]
     options = LoadOptions(
         device=device,
         dtype=dtype,
@@ -223,7 +223,7 @@ def evaluate(
         offline=offline,
         trust_remote_code=trust_remote_code,
     )
-    resolved = [resolve_model(model, options) for model in given]
+    resolved = [resolve_model(model, options) for model in model_list]
     if name is not None and len(resolved) != 1:
         raise UsageError("name is for one model", remedy="Evaluate the models one by one.")
     _require_distinct_names(resolved)
@@ -375,10 +375,10 @@ def _rows(result: RunResult) -> Iterator[tuple[Any, ...]]:
     limit = float("nan") if result.limit is None else result.limit
     more = (limit, describe_options(result.options), result.seed)
     for group, evaluation in result.metrics.items():
-        whole: Mapping[str, Any] = evaluation
+        fields: Mapping[str, Any] = evaluation
         for protocol in PROTOCOLS:
-            intervals = whole["intervals"].get(protocol) or {}
-            for metric, value in whole[protocol].items():
+            intervals = fields["intervals"].get(protocol) or {}
+            for metric, value in fields[protocol].items():
                 if metric == "per_class":
                     for name, metrics in value.items():
                         for key, number in metrics.items():

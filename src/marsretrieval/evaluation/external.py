@@ -424,14 +424,14 @@ def _build_store(
         for shard in data.source.shards():
             rows: list[Item] = []
             skipped: list[Skipped] = []
-            seen: set[str] = set()
+            ids: set[str] = set()
             for result in _decode(pool, data.source.read(shard)):
                 if isinstance(result, Skipped):
                     skipped.append(result)
-                elif result.id in seen:
+                elif result.id in ids:
                     skipped.append(Skipped(result.id, result.source, "duplicate id in one shard"))
                 else:
-                    seen.add(result.id)
+                    ids.add(result.id)
                     rows.append(result)
                 bar.advance()
             decoded.append((shard, rows, skipped))

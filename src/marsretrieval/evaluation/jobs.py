@@ -299,17 +299,17 @@ def _with_status(job: Job) -> Job:
                 f"{job.folder} holds results of {owner}, not of {job.spec.id}",
                 remedy="Choose another name with --name, or another folder with --results.",
             )
-    done = next((path for path, result in earlier if result.request == job.request), None)
-    path = done or choose_path(job.folder, job.key)
+    existing = next((path for path, result in earlier if result.request == job.request), None)
+    path = existing or choose_path(job.folder, job.key)
     job = replace(job, result_path=path)
-    if done is not None and not job.force and not unfinished_marker(path).exists():
+    if existing is not None and not job.force and not unfinished_marker(path).exists():
         return replace(job, status="done", refusal=None)
     if job.refusal is not None:
         return replace(job, status="refused")
     check_output(path)
     if job.force:
         return job
-    if done is not None:
+    if existing is not None:
         return replace(job, reason="computing it again was interrupted")
     replaced = dict(earlier).get(path)
     return job if replaced is None else replace(job, reason=_explain_outdated(job, replaced))

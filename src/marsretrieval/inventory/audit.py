@@ -263,8 +263,8 @@ def count_answers(audit: Audit, marks: Sequence[Mark], audits: Sequence[Audit]) 
                 if marks[line].mark != "yes":
                     disputed[slot.id] = line
     for number, slots in complete:
-        given = [marks[answers[number, slot.id]].mark for slot in slots]
-        for slot, answer in zip(slots, given, strict=True):
+        slot_marks = [marks[answers[number, slot.id]].mark for slot in slots]
+        for slot, answer in zip(slots, slot_marks, strict=True):
             if slot.kind == "sample":
                 stratum = slot.stratum or 0
                 first[slot.id] = answer
@@ -368,12 +368,12 @@ def draw_page(
         return len(page) < count and before < (len(earlier) + count) // every
 
     rest_left = audit.rest_order[sum(slot.kind == "elsewhere" for slot in earlier) :]
-    done = target_reached(audit, tally)
+    is_complete = target_reached(audit, tally)
     checks = _unchecked(audit, tally)
-    if done and not rest_left and not checks:
+    if is_complete and not rest_left and not checks:
         return audit
     generator = np.random.default_rng([audit.seed, audit.number, 2**32 + 1, len(audit.pages)])
-    if not done and audit.pages:  # a second look comes later than on the next page
+    if not is_complete and audit.pages:  # a second look comes later than on the next page
         recent = {slot.id for slot in audit.pages[-1]}
         checks = [name for name in checks if name not in recent][: max(1, count // _CHECK_EVERY)]
     page.extend(Slot(name, "check") for name in checks[:count])
@@ -385,9 +385,9 @@ def draw_page(
     while once and is_due("repeat", _REPEAT_EVERY):
         page.append(Slot(once.pop(int(generator.integers(len(once)))), "repeat"))
     room = count - len(page)
-    rest_now = room if done else min(room - 1, -(-count // _REST_EVERY))
+    rest_now = room if is_complete else min(room - 1, -(-count // _REST_EVERY))
     page.extend(Slot(name, "elsewhere") for name in rest_left[: max(rest_now, 0)])
-    if not done:
+    if not is_complete:
         page.extend(_draw_sample(audit, tally, earlier, count - len(page)))
     if room and all(slot.kind in ("control", "repeat") for slot in page):
         return audit  # the random orders are used up

@@ -259,7 +259,7 @@ class Inventory:
         self.files.require_writable()
         rows = rows_of(self.store, [answer.id for answer in answers])
         columns = known_of(self.store).take(rows)
-        shown = self._shown()
+        page_slots = self._shown()
         time = now()
         marks = []
         for index, answer in enumerate(answers):
@@ -276,7 +276,7 @@ class Inventory:
                     count=answer.count,
                     tiles=answer.tiles,
                     note=answer.note,
-                    **self._origin(answer, name, shown),
+                    **self._origin(answer, name, page_slots),
                 )
             )
         names = [mark.id for mark in marks]
@@ -555,7 +555,7 @@ class Inventory:
             raise DataError(f"{path}: damaged", remedy="Delete this file.") from error
 
     def _origin(
-        self, answer: Answer, name: str, shown: Mapping[str, Mapping[str, Any]]
+        self, answer: Answer, name: str, pages: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, Any]:
         for audit in reversed(self.files.audits):
             page = audits.page_of(audit, name, self.files.marks)
@@ -569,9 +569,9 @@ class Inventory:
         if answer.search is not None:
             origin = {"search": answer.search, "rank": answer.rank, "score": answer.score}
             return {"how": "search", **origin}
-        if name in shown:
+        if name in pages:
             keys = ("how", "search", "rank", "score")
-            return {key: shown[name][key] for key in keys if key in shown[name]}
+            return {key: pages[name][key] for key in keys if key in pages[name]}
         return {"how": "direct"}
 
     def _rows(self, names: Sequence[str], marks: Mapping[str, Mark]) -> npt.NDArray[np.int64]:

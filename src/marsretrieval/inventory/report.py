@@ -268,10 +268,10 @@ def draw_sheet(
             scale = _SIDE / max(image.size)
             size = [max(1, round(length * scale)) for length in image.size]
             sheet.paste(image.resize((size[0], size[1]), Image.Resampling.LANCZOS), (x, y))
-        place = "position unknown"
+        position = "position unknown"
         if tile["lon"] is not None and tile["lat"] is not None:
-            place = f"{tile['lon']:.3f}, {tile['lat']:.3f}"
-        caption = f"{number + 1}. {_shorten(str(tile['id']), font)}\n{place}"
+            position = f"{tile['lon']:.3f}, {tile['lat']:.3f}"
+        caption = f"{number + 1}. {_shorten(str(tile['id']), font)}\n{position}"
         draw.multiline_text((x, y + _SIDE + 2), caption, fill=_TEXT, font=font)
     with atomic_path(path) as temporary:
         sheet.save(temporary, SHEET_FORMATS[path.suffix.lower()])

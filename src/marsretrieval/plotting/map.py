@@ -551,8 +551,8 @@ class PlanetMap:
         x = left + (np.arange(_RASTER_PIXELS) + 0.5) / _RASTER_PIXELS * self.frame.width
         y = top - (np.arange(rows) + 0.5) / rows * self.frame.height
         lon, lat = self.frame.locate(*np.meshgrid(x, y))
-        shown = self.box.height if self.frame.polar else self.box.width
-        image = images.sample(array, box, lon, lat, pixel_deg=shown / _RASTER_PIXELS, smooth=smooth)
+        span = self.box.height if self.frame.polar else self.box.width
+        image = images.sample(array, box, lon, lat, pixel_deg=span / _RASTER_PIXELS, smooth=smooth)
         image = images.grow(image, grow_to)
         artist = self.axes.imshow(
             image if image.ndim == 3 else np.ma.masked_invalid(image),

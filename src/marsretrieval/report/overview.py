@@ -85,10 +85,10 @@ def overview_table(
             columns.append(column)
     if not columns:
         return None
-    shown = dict.fromkeys(label for column in columns for label in column.cells)
+    labels = dict.fromkeys(label for column in columns for label in column.cells)
     models = _models(columns)
-    changed = {label for label in shown if models[label].system_note}
-    unranked = changed if len(changed) < len(shown) else set()
+    changed = {label for label in labels if models[label].system_note}
+    unranked = changed if len(changed) < len(labels) else set()
     ranks = mean_ranks(
         [
             {label: value for label, value in _values(column).items() if label not in unranked}
@@ -96,7 +96,7 @@ def overview_table(
         ]
     )
     order = sorted(
-        shown,
+        labels,
         key=lambda label: (
             ranks.get(label, float("inf")),
             -sum(label in column.cells for column in columns),

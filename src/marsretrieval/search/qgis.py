@@ -313,11 +313,11 @@ def add_layers(path: Path, hits: Hits, table: Any, layer: str, crs: str) -> None
     styles: list[_LayerStyle] = [(layer, kind, hits.scores, "rank", 150, has_known)]
     if outlines:
         points = _centres(hits)
-        places, merged = merge_places(hits)
+        merged_hits, merged = merge_places(hits)
         settings = {"driver": "GPKG", "geometry_name": "geometry", "crs": crs}
         for name, geometry_type, rows, geometries in (
             (POINTS, "Point", table, points),
-            (PLACES, "MultiPolygon", places, merged),
+            (PLACES, "MultiPolygon", merged_hits, merged),
         ):
             encoded = _geometry_column(geometries)
             with_geometry = rows.append_column("geometry", encoded)
@@ -325,7 +325,7 @@ def add_layers(path: Path, hits: Hits, table: Any, layer: str, crs: str) -> None
                 with_geometry, path, layer=name, geometry_type=geometry_type, **settings
             )
         styles.append((POINTS, "marker", hits.scores, "rank", 255, has_known))
-        scores = places.column("score").to_numpy(zero_copy_only=False)
+        scores = merged_hits.column("score").to_numpy(zero_copy_only=False)
         styles.append((PLACES, "fill", scores, "place", 40, False))
     _write_styles(path, styles)
     write_gpkg_metadata(path, hits.about)
@@ -359,8 +359,8 @@ def merge_places(hits: Hits) -> tuple[Any, Any]:
         parts = [sized[index] for (index,) in groups]
         counts = [(hits.tiles or [1] * len(hits))[index] for (index,) in groups]
     outlines = np.full(len(groups), None, dtype=object)
-    for number, some in enumerate(parts):
-        outlines[number] = geo.merge_outlines(list(some))
+    for number, part in enumerate(parts):
+        outlines[number] = geo.merge_outlines(list(part))
     best = [group[0] for group in groups]  # hits are in descending score order
     columns = {
         "place": pa.array(range(1, len(groups) + 1), pa.int32()),

@@ -350,7 +350,10 @@ def exact_from_approximate(
     target = _search_target(index, None, None, "use", "auto", NO_PROGRESS)
     with ThreadPoolExecutor(usable_cpus()) as pool:
         best = Candidates(
-            k, -np.inf, lambda some: _exact(target, some, vector, pool.map), target.ids
+            k,
+            -np.inf,
+            lambda rows: _exact(target, rows, vector, pool.map),
+            target.ids,
         )
         try:
             best.offer(rows, middle - bound, middle + bound)

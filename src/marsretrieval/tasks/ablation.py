@@ -83,21 +83,21 @@ class Ablation:
             DataError: If a file cannot be read.
         """
         options = [option.name for option in fields(self)]
-        given = {name: value for name in options if (value := getattr(self, name)) is not None}
-        for name in given:
+        values = {name: value for name in options if (value := getattr(self, name)) is not None}
+        for name in values:
             if not any(_applies(name, task) for task in tasks):
                 names = _APPLIES[name]
                 raise UsageError(
                     f"--{name.replace('_', '-')} requires the {' or '.join(names)} task",
                     remedy=f"Add -t {names[0]}, or leave it out.",
                 )
-        if "templates" in given:
+        if "templates" in values:
             from marsretrieval.search.query import choose_templates
 
-            given["templates"] = choose_templates(given["templates"])
-        if isinstance(given.get("class_names"), str | Path):
-            given["class_names"] = read_class_names(given["class_names"])
-        return [_with_options(task, given) for task in tasks]
+            values["templates"] = choose_templates(values["templates"])
+        if isinstance(values.get("class_names"), str | Path):
+            values["class_names"] = read_class_names(values["class_names"])
+        return [_with_options(task, values) for task in tasks]
 
 
 def _applies(option: str, task: Task) -> bool:
@@ -105,8 +105,8 @@ def _applies(option: str, task: Task) -> bool:
     return task.name in _APPLIES[option] and type(task).__module__.startswith(_PACKAGE)
 
 
-def _with_options(task: Task, given: Mapping[str, Any]) -> Task:
-    options = {name: value for name, value in given.items() if _applies(name, task)}
+def _with_options(task: Task, values: Mapping[str, Any]) -> Task:
+    options = {name: value for name, value in values.items() if _applies(name, task)}
     if not options:
         return task
     from marsretrieval.tasks.geolocalization import Geolocalization

@@ -133,14 +133,14 @@ def _images(
     labels: dict[str, str] | None = None,
 ) -> Iterator[EmbeddingItem]:
     """Images of a source, each id once; only those with an annotation if there are any."""
-    seen: set[str] = set()
+    ids: set[str] = set()
     for shard in source.shards():
         for item in source.read(shard, images=False):
-            if not isinstance(item, Record) or item.id in seen:
+            if not isinstance(item, Record) or item.id in ids:
                 continue
             if any(column is not None and item.id not in column for column in (texts, labels)):
                 continue
-            seen.add(item.id)
+            ids.add(item.id)
             yield EmbeddingItem(
                 "image", item.id, item.source, text=(texts or {}).get(item.id, ""),
                 label=(labels or {}).get(item.id, ""), lon=item.lon, lat=item.lat,
@@ -425,13 +425,13 @@ def _evaluate_landform(
                 f"image queries: classes with one image have no value: {single:,} of "
                 f"{len(classes):,}"
             )
-        shown = {name: keys[0] for name, keys in members.items() if len(keys) > 1}
+        names = {name: keys[0] for name, keys in members.items() if len(keys) > 1}
     else:
         evaluation = landform.evaluate_scores(
             (matched.scores(name) for name in required), query_names=required, **items
         )
-        shown = {name: name for name in required}
-    for name, query in shown.items():
+        names = {name: name for name in required}
+    for name, query in names.items():
         _append_hits(
             hits, "all", f"{name}: {query}" if by_image else name,
             matched.best(query, tie_order, own=query if by_image else None), ids,

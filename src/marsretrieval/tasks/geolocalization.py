@@ -262,15 +262,15 @@ class Geolocalization:
                 remedy="Make a smaller store: marsretrieval store subset STORE -o SMALL --bbox ...",
             )
         tiles = first_items(data.source, count)
-        kept = sum(shard.rows or 0 for shard in tiles.shards())
+        row_count = sum(shard.rows or 0 for shard in tiles.shards())
         return limited_data(
             data,
             tiles,
             count,
-            kept=kept,
+            kept=row_count,
             of=data.counts.get("tiles"),
             items="tiles",
-            counts={**data.counts, "tiles": kept},
+            counts={**data.counts, "tiles": row_count},
         )
 
     def evaluate(

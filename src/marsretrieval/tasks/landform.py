@@ -325,8 +325,10 @@ class LandformRetrieval:
         for query, (name, own_row) in enumerate(zip(query_ids, query_rows, strict=True)):
             label = name if own_row is None else labels[ids[own_row]]
             scores, rows = ranking.hits(query)
-            shown = np.isin(rows, labelled_rows) & (rows != (-1 if own_row is None else own_row))
-            hit_rows = np.flatnonzero(shown)[:_HITS_PER_CLASS]
+            is_labelled = np.isin(rows, labelled_rows) & (
+                rows != (-1 if own_row is None else own_row)
+            )
+            hit_rows = np.flatnonzero(is_labelled)[:_HITS_PER_CLASS]
             for rank, (score, row) in enumerate(
                 zip(scores[hit_rows], rows[hit_rows], strict=True), 1
             ):

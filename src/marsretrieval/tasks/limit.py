@@ -166,14 +166,14 @@ def select(source: ImageSource, ids: Sequence[str]) -> SelectedSource:
     for shard in source.shards():
         if not remaining:
             break
-        found = frozenset(
+        item_ids = frozenset(
             item.id
             for item in source.read(shard, images=False)
             if isinstance(item, Record) and item.id in remaining
         )
-        remaining -= found
-        if found:
-            selection.append((shard, found))
+        remaining -= item_ids
+        if item_ids:
+            selection.append((shard, item_ids))
     return SelectedSource(source, tuple(selection))
 
 
@@ -187,19 +187,19 @@ def first_items(source: ImageSource, count: int) -> SelectedSource:
     Returns:
         A source of the first `count` items in the order of shards and items.
     """
-    seen: set[str] = set()
+    used_ids: set[str] = set()
     selection = []
     for shard in source.shards():
         ids: set[str] = set()
         for item in source.read(shard, images=False):
-            if len(seen) == count:
+            if len(used_ids) == count:
                 break
-            if isinstance(item, Record) and item.id not in seen:
-                seen.add(item.id)
+            if isinstance(item, Record) and item.id not in used_ids:
+                used_ids.add(item.id)
                 ids.add(item.id)
         if ids:
             selection.append((shard, frozenset(ids)))
-        if len(seen) == count:
+        if len(used_ids) == count:
             break
     return SelectedSource(source, tuple(selection))
 

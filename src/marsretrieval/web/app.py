@@ -150,20 +150,20 @@ router = APIRouter(responses={422: {"model": schemas.ErrorBody}})
 @router.get("/store")
 def get_store(server: Context, store: StoreName = None) -> schemas.StoreInfo:
     """Describe a store."""
-    shown = server.store(store)
-    inventory = server.inventory_of(shown)
-    embeddings = shown.store.embeddings
-    readable, sampled = server.images[shown.name].sample()
-    raster = shown.raster
+    map_store = server.store(store)
+    inventory = server.inventory_of(map_store)
+    embeddings = map_store.store.embeddings
+    readable, sampled = server.images[map_store.name].sample()
+    raster = map_store.raster
     return schemas.StoreInfo(
-        name=shown.name,
-        path=str(shown.store.path),
+        name=map_store.name,
+        path=str(map_store.store.path),
         stores=list(server.stores),
         tiles=embeddings.rows,
-        positioned=shown.positioned,
-        missing=len(shown.store.missing),
+        positioned=map_store.positioned,
+        missing=len(map_store.store.missing),
         set_hash=embeddings.set_hash,
-        model=_model_state(shown),
+        model=_model_state(map_store),
         raster=None
         if raster is None
         else schemas.RasterInfo(
@@ -197,12 +197,12 @@ def _model_state(store: MapStore) -> schemas.ModelState:
 @router.get("/events")
 async def get_events(server: Context, store: StoreName = None) -> StreamingResponse:
     """Stream the state of the model, as server-sent events, until it is loaded or has failed."""
-    shown = server.store(store)
+    map_store = server.store(store)
 
     async def events() -> AsyncIterator[str]:
         last = ""
         while True:
-            state = _model_state(shown)
+            state = _model_state(map_store)
             text = state.model_dump_json()
             if text != last:
                 yield f"event: model\ndata: {text}\n\n"
@@ -303,8 +303,8 @@ def get_image(server: Context, tile: str, size: int = 0, store: StoreName = None
     """Return the image of a tile: its longer side is `size` pixels, or unchanged for 0."""
     if size not in _SIZES:
         raise UsageError(f"size {size}", remedy=f"Use one of {', '.join(map(str, _SIZES))}.")
-    shown = server.store(store)
-    image = server.images[shown.name].load(_row(shown, tile), size)
+    map_store = server.store(store)
+    image = server.images[map_store.name].load(_row(map_store, tile), size)
     if image.data is None:
         raise not_found(f"no image of {tile}: {image.reason}", "Name its folder with --images.")
     return Response(image.data, media_type=image.media_type, headers={"cache-control": _WEEK})
@@ -315,21 +315,21 @@ def get_tile(
     server: Context, tile: str, store: StoreName = None, search: str | None = None
 ) -> schemas.TileInfo:
     """Describe a tile, its neighbours, and pages about its position."""
-    shown = server.store(store)
-    row = _row(shown, tile)
-    columns = shown.tiles.take([row])
+    map_store = server.store(store)
+    row = _row(map_store, tile)
+    columns = map_store.tiles.take([row])
     lon, lat, width, height = (
         None if np.isnan(values[0]) else float(values[0])
         for values in (columns.lon, columns.lat, columns.width_deg, columns.height_deg)
     )
     score = None
-    inventory = server.inventory_of(shown)
+    inventory = server.inventory_of(map_store)
     # In an audit, neither the score nor an earlier mark may influence the reader.
     is_hidden = inventory is not None and columns.ids[0] in inventory.hidden()
     if search is not None and not is_hidden:
         owner, past = server.search(search)
-        if owner is shown:
-            score = float(shown.store.embeddings.vectors([row])[0] @ past.result.query)
+        if owner is map_store:
+            score = float(map_store.store.embeddings.vectors([row])[0] @ past.result.query)
     return schemas.TileInfo(
         id=columns.ids[0],
         lon=None if lon is None else float(geo.wrap_lon(lon)),
@@ -339,8 +339,8 @@ def get_tile(
         quad=None if lon is None or lat is None else geo.quad_name(lon, lat),
         source=columns.sources[0],
         score=score,
-        mark=None if is_hidden else marks_of(server, shown).get(columns.ids[0]),
-        neighbours=shown.neighbours(row),
+        mark=None if is_hidden else marks_of(server, map_store).get(columns.ids[0]),
+        neighbours=map_store.neighbours(row),
         links=[]
         if lon is None or lat is None
         else [schemas.PageLink(title=link.text, url=link.href) for link in links_at(lon, lat)],
@@ -362,11 +362,11 @@ def get_tiles(
     server: Context, bbox: Annotated[str, Query(max_length=100)], store: StoreName = None
 ) -> list[schemas.Footprint]:
     """Return the tiles in a box W,S,E,N, at most those nearest to its centre."""
-    shown = server.store(store)
+    map_store = server.store(store)
     box = geo.Box.parse(bbox)
     return [
         schemas.Footprint(id=name, lon=lon, lat=lat, width_deg=width, height_deg=height)
-        for name, lon, lat, width, height in shown.tiles_in(box, _MAX_FOOTPRINTS)
+        for name, lon, lat, width, height in map_store.tiles_in(box, _MAX_FOOTPRINTS)
     ]
 
 
@@ -390,16 +390,16 @@ def get_at(
     server: Context, lon: schemas.Lon, lat: schemas.Lat, store: StoreName = None
 ) -> schemas.HitInfo:
     """Return the tile that contains a position; rank and score are 0."""
-    shown = server.store(store)
+    map_store = server.store(store)
     try:
-        row = row_at(shown.store.embeddings, lon, lat)
+        row = row_at(map_store.store.embeddings, lon, lat)
     except UsageError as error:
         raise not_found(error.message, error.remedy or "") from error
-    columns = shown.tiles.take([row])
+    columns = map_store.tiles.take([row])
     return schemas.HitInfo(
         rank=0, id=columns.ids[0], score=0.0,
         lon=float(geo.wrap_lon(columns.lon[0])), lat=float(columns.lat[0]),
-        mark=marks_of(server, shown).get(columns.ids[0]),
+        mark=marks_of(server, map_store).get(columns.ids[0]),
     )  # fmt: skip
 
 

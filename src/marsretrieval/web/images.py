@@ -159,12 +159,12 @@ class MapImages:
         if not path.is_absolute():
             parents = self._store.store.path.resolve().parents
             candidates += [folder / path for folder in parents]
-        found = next((one for one in candidates if one.is_file()), None)
+        file = next((one for one in candidates if one.is_file()), None)
         with self._lock:
             while len(self._paths) >= _MAX_PATHS:
                 self._paths.pop(next(iter(self._paths)))
-            self._paths[name] = found
-        return found
+            self._paths[name] = file
+        return file
 
     def _read_member(self, path: Path, member: str) -> bytes | None:
         """Read a member of a tar at its offset; None for a compressed tar."""

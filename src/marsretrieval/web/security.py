@@ -87,10 +87,10 @@ class SecurityMiddleware:
         ):
             return 403, _problem("requests of other sites are refused", "", "origin")
         if self._token is not None:
-            given = headers.get("authorization", "").removeprefix("Bearer ")
+            token = headers.get("authorization", "").removeprefix("Bearer ")
             # Images and event streams cannot send a header.
-            given = given or _query_token(scope)
-            if not hmac.compare_digest(given.encode(), self._token.encode()):
+            token = token or _query_token(scope)
+            if not hmac.compare_digest(token.encode(), self._token.encode()):
                 return 401, _problem(
                     "the token is missing or wrong", "Open the URL that the server printed.",
                     "token",

@@ -173,10 +173,10 @@ class MapServer:
                 timeout_graceful_shutdown=1,
             )
         )
-        shown = "127.0.0.1" if options.host in LOOPBACK else options.host
-        if ":" in shown:
-            shown = f"[{shown}]"
-        self.url = f"http://{shown}:{self.port}/" + (f"#token={self.token}" if self.token else "")
+        host = "127.0.0.1" if options.host in LOOPBACK else options.host
+        if ":" in host:
+            host = f"[{host}]"
+        self.url = f"http://{host}:{self.port}/" + (f"#token={self.token}" if self.token else "")
 
     def run(self, *, open_browser: bool = False) -> None:
         """Serve until Ctrl-C. The models are loaded while the page can already be used.

@@ -251,7 +251,7 @@ class MapStore:
             self._searches[key] = search
             while len(self._searches) > _KEPT_SEARCHES or (
                 len(self._searches) > 1
-                and sum(kept.bytes for kept in self._searches.values()) > KEPT_BYTES
+                and sum(cached.bytes for cached in self._searches.values()) > KEPT_BYTES
             ):
                 self._searches.popitem(last=False)
         return search
@@ -323,11 +323,11 @@ class MapStore:
         Returns:
             At least `count` hits, if there are as many.
         """
-        wanted = min(count, MAX_HITS)
-        known = len(search.result)
-        asked = search.question.k or FIRST_HITS
-        if wanted > known and known >= asked:
-            k = min(MAX_HITS, max(wanted, 4 * asked))
+        limit = min(count, MAX_HITS)
+        available = len(search.result)
+        requested = search.question.k or FIRST_HITS
+        if limit > available and available >= requested:
+            k = min(MAX_HITS, max(limit, 4 * requested))
             question = replace(search.question, k=k)
             vector = search.result.query
             search.result = self._rank(question, vector, search.candidates, search.bound)
@@ -404,8 +404,8 @@ class MapStore:
         order = np.argsort(-np.hypot(east[near] - np.round(east[near]),
                                      south[near] - np.round(south[near])))  # fmt: skip
         names = self.tiles.ids(self._store_rows(near[order]))
-        for place, name in zip(near[order], names, strict=True):
-            grid[int(np.round(south[place])) + half][int(np.round(east[place])) + half] = name
+        for index, name in zip(near[order], names, strict=True):
+            grid[int(np.round(south[index])) + half][int(np.round(east[index])) + half] = name
         grid[half][half] = columns.ids[0]
         return grid
 

@@ -62,10 +62,10 @@ def difference(one: Path, other: Path) -> str:
     if name.endswith(".json"):
         return f"{len(names)} members, such as {name}: {first[name]!r}, {second[name]!r}"
     a, b = (np.asarray(Image.open(io.BytesIO(item[name]))).astype(int) for item in (first, second))
-    places = np.argwhere(a != b)
+    positions = np.argwhere(a != b)
     return (
-        f"{len(names)} members, such as {name}: {len(places)} pixels, by {np.abs(a - b).max()} "
-        f"grey levels at most, such as at {places[:3].tolist()}"
+        f"{len(names)} members, such as {name}: {len(positions)} pixels, by {np.abs(a - b).max()} "
+        f"grey levels at most, such as at {positions[:3].tolist()}"
     )
 
 

@@ -43,10 +43,10 @@ def test_tile_content_matches_tile_name(tmp_path: Path, quad: Quad, crs: str):
     raster[:, 1::2] = grey[::-1, None]  # latitude in every second column
     tiles = cut(write_quad(tmp_path, quad, raster, crs=CRS[crs]), tmp_path / "out", quad, size=50)
     assert len(tiles) == 400
-    for name, (image, told) in tiles.items():
-        lon, lat = told["center"]
+    for name, (image, fields) in tiles.items():
+        lon, lat = fields["center"]
         assert geo.tile_centre(name) == pytest.approx((lon, lat))
-        west, south, east, north = told["bounds"]
+        west, south, east, north = fields["bounds"]
         assert (lon, lat) == pytest.approx(((west + east) / 2, (south + north) / 2))
         middle = [image[24:26, start::2].mean() for start in (0, 1)]
         columns = image[:, 24:26].astype(float)
@@ -83,9 +83,9 @@ def test_stored_and_deflated_zips(tmp_path: Path) -> None:
 def test_gdal_caches_a_row_of_blocks_and_reads_on_one_thread(tmp_path: Path) -> None:
     """rasterio takes the size of the cache in bytes, GDAL itself takes small numbers for MB."""
     with open_quad(write_quad(tmp_path, QUAD, noise(40), layout="tiled"), QUAD, tmp_path):
-        told = rasterio.env.getenv()
-    assert told["GDAL_CACHEMAX"] >= 512 * 47_420
-    assert told["GDAL_NUM_THREADS"] == 1
+        options = rasterio.env.getenv()
+    assert options["GDAL_CACHEMAX"] >= 512 * 47_420
+    assert options["GDAL_NUM_THREADS"] == 1
 
 
 @pytest.mark.parametrize("layout", ["rows", "tiled lzw"])
@@ -193,7 +193,7 @@ def test_equal_aspect_at_high_latitude(tmp_path: Path) -> None:
         write_quad(tmp_path, quad, noise(400)), tmp_path / "out", quad,
         size=32, equal_aspect=True,
     )  # fmt: skip
-    widths = {round(told["bounds"][2] - told["bounds"][0], 4) for _, told in tiles.values()}
+    widths = {round(fields["bounds"][2] - fields["bounds"][0], 4) for _, fields in tiles.values()}
     assert widths <= {0.8, 1.0, 0.6666, 0.6667, 0.5714, 0.5715}
     assert 60 <= len(tiles) <= 120
 

@@ -33,11 +33,11 @@ def tiles(quad: Quad, **spec):
     ("quad", "delta"), [*((quad, "0.2") for quad in QUADS), *((QUADS[2], item) for item in DELTAS)]
 )
 def test_names_give_the_exact_corner(quad: Quad, delta: str) -> None:
-    found = tiles(quad, delta=delta)
+    tiles_of_quad = tiles(quad, delta=delta)
     side = float(delta)
-    assert len(found) == round(4 / side) ** 2
-    assert len({tile.name for tile in found}) == len(found)
-    for tile in found:
+    assert len(tiles_of_quad) == round(4 / side) ** 2
+    assert len({tile.name for tile in tiles_of_quad}) == len(tiles_of_quad)
+    for tile in tiles_of_quad:
         assert geo.parse_tile_name(f"{tile.name}.png") == (tile.west, tile.south)
         assert tile.east - tile.west == pytest.approx(side, abs=1e-12)
         assert tile.north - tile.south == pytest.approx(side, abs=1e-12)
@@ -48,7 +48,7 @@ def test_names_give_the_exact_corner(quad: Quad, delta: str) -> None:
 def test_names_are_readable_by_the_published_code() -> None:
     golden = json.loads(shared_file("golden/golden.json").read_text())
     cases = next(item["cases"] for item in golden if item["task"] == "tile_name")
-    found = 0
+    count = 0
     for case in cases:
         lon, lat = case["lonlat"]
         if lon is None or abs(lon * 5 - round(lon * 5)) > 1e-9:
@@ -56,8 +56,8 @@ def test_names_are_readable_by_the_published_code() -> None:
         (quad,) = parse_quads(geo.quad_name(lon, lat))
         corners = {tile.name: [tile.west, tile.south] for tile in tiles(quad, delta="0.2")}
         assert corners[case["name"].split("/")[-1].removesuffix(".png")] == [lon, lat]
-        found += 1
-    assert found >= 6
+        count += 1
+    assert count >= 6
 
 
 def test_rows_run_from_the_north_and_columns_from_the_west() -> None:
@@ -122,9 +122,9 @@ def test_equal_aspect_tiles_are_nearly_square(delta: str, south: int):
 
 def test_clip_selects_only_tiles_that_overlap_the_box() -> None:
     box = geo.Box(-0.3, -0.3, 0.3, 0.1)
-    found = [tile.name for quad in quads_in(box) for tile in tiles(quad, delta="0.2", clip=box)]
-    assert len(found) == len(set(found)) == 4 * 3
-    assert set(found) >= {"E_0_4_N_0_4", "E0_2_N0_0", "E_0_2_N_0_2"}
+    names = [tile.name for quad in quads_in(box) for tile in tiles(quad, delta="0.2", clip=box)]
+    assert len(names) == len(set(names)) == 4 * 3
+    assert set(names) >= {"E_0_4_N_0_4", "E0_2_N0_0", "E_0_2_N_0_2"}
 
 
 def test_mosaic_has_3960_quads_of_which_the_benchmark_uses_3600() -> None:

@@ -48,15 +48,15 @@ DEATHS = {
 }
 
 
-@pytest.mark.parametrize("place", DEATHS)
+@pytest.mark.parametrize("moment", DEATHS)
 @pytest.mark.parametrize("older", [False, True])
 def test_killed_run_is_resumed(
-    quads: Path, out: Path, tmp_path: Path, place: str, older: bool
+    quads: Path, out: Path, tmp_path: Path, moment: str, older: bool
 ) -> None:
     run(quads, tmp_path / "expected")
     if older:
         run(quads, out, TileSpec(size=16))
-    module, _, name = DEATHS[place].rpartition(".")
+    module, _, name = DEATHS[moment].rpartition(".")
     code = (
         f"import os, signal, sys, {module} as module\n"
         f"module.{name} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -98,8 +98,8 @@ def test_kills_at_any_moment(tmp_path: Path, out: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["complete"]
-    found = {name: data for name, data in contents(out).items() if not name.startswith(".")}
-    assert found == contents(tmp_path / "expected")
+    files = {name: data for name, data in contents(out).items() if not name.startswith(".")}
+    assert files == contents(tmp_path / "expected")
 
 
 def test_ctrl_c_stops_soon_without_partial_files(tmp_path: Path, out: Path) -> None:

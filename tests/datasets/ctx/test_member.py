@@ -31,13 +31,13 @@ def archive(tmp_path: Path) -> Path:
 
 def read(path: Path, spans: list[tuple[int, int]]) -> list[bytes]:
     with ZipStream(path, geotiff_in(path)) as member:
-        found = []
+        entries = []
         for start, end in spans:
             out = bytearray(end - start)
             member.read_at(start, memoryview(out))
-            found.append(bytes(out))
+            entries.append(bytes(out))
         member.finish()
-    return found
+    return entries
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
@@ -76,17 +76,17 @@ def test_packed_no_data_is_not_inflated_at_once(tmp_path: Path) -> None:
 
 
 def test_flipped_bit_is_detected(archive: Path) -> None:
-    whole = archive.read_bytes()
-    for place in (60, 1000, 20_000, 80_000):
-        archive.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    content = archive.read_bytes()
+    for offset in (60, 1000, 20_000, 80_000):
+        archive.write_bytes(content[:offset] + bytes([content[offset] ^ 1]) + content[offset + 1 :])
         with pytest.raises(DataError, match="damaged") as caught:
             read(archive, [])
         assert "fetch it again" in str(caught.value)
 
 
-@pytest.mark.parametrize("kept", [0, 10, 40, 5000, -1, -30])
-def test_truncated_zip_is_refused(archive: Path, kept: int) -> None:
-    archive.write_bytes(archive.read_bytes()[:kept])
+@pytest.mark.parametrize("length", [0, 10, 40, 5000, -1, -30])
+def test_truncated_zip_is_refused(archive: Path, length: int) -> None:
+    archive.write_bytes(archive.read_bytes()[:length])
     with pytest.raises(DataError, match="damaged or incomplete zip"):
         geotiff_in(archive)
 
@@ -117,8 +117,8 @@ def test_exactly_one_geotiff_is_expected(tmp_path: Path) -> None:
 def test_a_method_that_cannot_be_streamed_is_named(archive: Path) -> None:
     """Some programs pack files over 2 GB by method 9, Deflate64."""
     data = bytearray(archive.read_bytes())
-    for mark, place in ((b"PK\1\2", 10), (b"PK\3\4", 8)):
-        struct.pack_into("<H", data, data.index(mark) + place, 9)
+    for mark, offset in ((b"PK\1\2", 10), (b"PK\3\4", 8)):
+        struct.pack_into("<H", data, data.index(mark) + offset, 9)
     archive.write_bytes(data)
     with pytest.raises(DataError, match="unsupported compression method"):
         geotiff_in(archive)

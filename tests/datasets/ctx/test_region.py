@@ -38,14 +38,14 @@ class Mosaic:
 
     def __init__(self, zips: dict[str, bytes]) -> None:
         self.zips = zips
-        self.asked: list[tuple[str, str | None]] = []
+        self.requests: list[tuple[str, str | None]] = []
         self.silent_after: int | None = None
         self.over = threading.Event()
 
     def __call__(self, request: Handler) -> None:
         name = request.path.rpartition("/")[2]
         span = request.headers.get("Range")
-        self.asked.append((name, span))
+        self.requests.append((name, span))
         data = self.zips.get(name)
         if data is None:
             request.send(404)
@@ -113,10 +113,10 @@ def test_region_is_downloaded_cut_and_its_zips_deleted(mosaic, address, tmp_path
     out = tmp_path / "out"
     done = subprocess.run(command(out, address), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["complete"]
-    assert sorted(told["quads"]["cut"]) == ["E-180_N00", "E172_N00", "E176_N00"]
-    assert told["tiles"] == 1200
+    output = json.loads(done.stdout)
+    assert output["complete"]
+    assert sorted(output["quads"]["cut"]) == ["E-180_N00", "E172_N00", "E176_N00"]
+    assert output["tiles"] == 1200
     assert sorted(path.name for path in out.iterdir()) == [
         f"{quad.name}{end}"
         for quad in sorted(QUADS, key=lambda quad: quad.name)
@@ -124,21 +124,21 @@ def test_region_is_downloaded_cut_and_its_zips_deleted(mosaic, address, tmp_path
     ]
     manifest = read_manifest(out / "E176_N00.json")
     assert manifest.source == "MurrayLab_GlobalCTXMosaic_V01_E176_N00.zip"
-    asked = len(mosaic.asked)
-    assert asked == 3
+    requests = len(mosaic.requests)
+    assert requests == 3
     again = json.loads(subprocess.run(command(out, address), capture_output=True, text=True).stdout)
     assert (again["quads"]["cut"], len(again["quads"]["kept"])) == ([], 3)
-    assert len(mosaic.asked) == asked
+    assert len(mosaic.requests) == requests
 
 
 def test_missing_quad_is_reported_and_the_others_are_cut(mosaic, address, tmp_path):
     del mosaic.zips[QUADS[0].zip_name]
     done = subprocess.run(command(tmp_path / "out", address), capture_output=True, text=True)
     assert done.returncode == 1
-    told = json.loads(done.stdout)
-    assert [item["source"] for item in told["failed"]] == ["E172_N00"]
-    assert "404" in told["failed"][0]["reason"]
-    assert told["tiles"] == 800
+    output = json.loads(done.stdout)
+    assert [item["source"] for item in output["failed"]] == ["E172_N00"]
+    assert "404" in output["failed"][0]["reason"]
+    assert output["tiles"] == 800
 
 
 def test_damaged_zip_is_deleted_and_downloaded_again_next_time(
@@ -170,10 +170,10 @@ def test_killed_run_resumes_within_the_file(mosaic, address, zips, tmp_path: Pat
     wait_for(part, 200_000)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    mosaic.silent_after, mosaic.asked = None, []
+    mosaic.silent_after, mosaic.requests = None, []
     done = subprocess.run(command(out, address), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert mosaic.asked[0] == (QUADS[2].zip_name, "bytes=200000-")
+    assert mosaic.requests[0] == (QUADS[2].zip_name, "bytes=200000-")
     assert json.loads(done.stdout)["tiles"] == 1200
 
 
@@ -187,7 +187,7 @@ def test_ctrl_c_does_not_wait_for_a_silent_server(mosaic, address, tmp_path: Pat
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert error.startswith("interrupted")
-    assert len(mosaic.asked) == 1
+    assert len(mosaic.requests) == 1
 
 
 def test_complete_zip_is_not_downloaded_twice(mosaic, address, zips, tmp_path: Path):
@@ -196,27 +196,27 @@ def test_complete_zip_is_not_downloaded_twice(mosaic, address, zips, tmp_path: P
     (tmp_path / "scratch" / QUADS[0].zip_name).write_bytes(zips[QUADS[0].zip_name])
     report = fetched(tmp_path / "out", address, scratch=tmp_path / "scratch")
     assert report.complete
-    assert QUADS[0].zip_name not in {name for name, _ in mosaic.asked}
+    assert QUADS[0].zip_name not in {name for name, _ in mosaic.requests}
 
 
 def test_scratch_folder_holds_at_most_two_zips(mosaic, address, tmp_path, monkeypatch):
     from marsretrieval.datasets.ctx import runner
 
-    seen = []
+    counts = []
     real = runner.pack_quad
 
     def slowly(path, *args, **kwargs):
-        deadline, following = time.monotonic() + 60, len(seen) < 2
+        deadline, following = time.monotonic() + 60, len(counts) < 2
         while len(list(path.parent.glob("*.zip"))) < 1 + following:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(0.1)  # for one too many
-        seen.append(len({item.name.partition(".")[0] for item in path.parent.glob("*.zip*")}))
+        counts.append(len({item.name.partition(".")[0] for item in path.parent.glob("*.zip*")}))
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr(runner, "pack_quad", slowly)
     assert fetched(tmp_path, address).complete
-    assert seen == [2, 2, 1]
+    assert counts == [2, 2, 1]
 
 
 def test_unreachable_server_stops_the_run(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_unexpected_quads_stop_the_download_early(mosaic, address, zips, tmp_pat
     assert all("not the quad" in item.reason for item in report.failed)
     assert report.untried == ["E012_N00", "E016_N00"]
     assert not report.complete
-    assert len({name for name, _ in mosaic.asked}) <= 4  # one ahead
+    assert len({name for name, _ in mosaic.requests}) <= 4  # one ahead
 
 
 def test_two_runs_cannot_share_a_scratch_folder(address, tmp_path: Path, monkeypatch) -> None:
@@ -285,9 +285,9 @@ def test_command_shows_its_plan_and_refuses_invalid_use(tmp_path: Path, monkeypa
         return runner.invoke(app, ["data", "tiles", *arguments])
 
     done = run("--bbox", "-180,-80,180,80", "--dry-run", "--json")
-    told = json.loads(done.stdout)
-    assert (len(told["quads"]), told["tiles"]) == (3600, 1_440_000)
-    assert 5e12 < told["download_bytes"] < 7e12
+    output = json.loads(done.stdout)
+    assert (len(output["quads"]), output["tiles"]) == (3600, 1_440_000)
+    assert 5e12 < output["download_bytes"] < 7e12
     done = run("--quads", "E-004_N-04,E000_N00", "--dry-run")
     assert done.exit_code == 0
     assert "E-004_N-04, E000_N00" in done.stdout

@@ -55,22 +55,22 @@ def ours(source, origin, step, shape, no_data=None):
 def test_pixels_equal_gdal_bit_for_bit(step, origin, no_data) -> None:
     shape = (48, 80)
     source = noise(1100)
-    done = ours(source, origin, step, shape, no_data)
+    pixels = ours(source, origin, step, shape, no_data)
     expected = gdal(source, origin, step, shape, no_data)
     # Where the source declares no nodata, GDAL 3.12 writes 1 for a grey of 0; 3.10 did not.
     least = 1 if no_data is None else 0
-    differing = np.count_nonzero(np.maximum(done.pixels, least) != np.maximum(expected, least))
-    assert differing <= done.ties
-    assert done.ties <= 2
+    differing = np.count_nonzero(np.maximum(pixels.pixels, least) != np.maximum(expected, least))
+    assert differing <= pixels.ties
+    assert pixels.ties <= 2
 
 
 @pytest.mark.parametrize("step", [0.46, 1.03, 1.0, 1.5, 2.0])
 def test_only_exact_halves_may_differ_by_one(step: float) -> None:
     source = noise(300, no_data=False)
-    done = ours(source, (10.0, 7.0), (step, step), (100, 90))
+    pixels = ours(source, (10.0, 7.0), (step, step), (100, 90))
     expected = gdal(source, (10.0, 7.0), (step, step), (100, 90))
-    assert np.count_nonzero(done.pixels != expected) <= done.ties
-    assert np.abs(done.pixels.astype(int) - expected).max(initial=0) <= 1
+    assert np.count_nonzero(pixels.pixels != expected) <= pixels.ties
+    assert np.abs(pixels.pixels.astype(int) - expected).max(initial=0) <= 1
 
 
 @settings(max_examples=40, deadline=None)
@@ -92,17 +92,17 @@ def test_float32_products_round_as_float64_does(step_y, step_x, top, left, seed)
         np.testing.assert_allclose(matrix.sum(axis=1), 1)
         dense.append(matrix)
     precise = dense[0] @ source.astype(np.float64) @ dense[1].T
-    done = ours(source, (top, left), (step_y, step_x), shape)
+    pixels = ours(source, (top, left), (step_y, step_x), shape)
     clear = np.abs(precise - np.floor(precise) - 0.5) > 1e-9
-    np.testing.assert_array_equal(done.pixels[clear], np.floor(precise + 0.5)[clear])
+    np.testing.assert_array_equal(pixels.pixels[clear], np.floor(precise + 0.5)[clear])
 
 
 @pytest.mark.parametrize("value", [0, 1, 77, 255])
 def test_constant_image_stays_constant(value: int) -> None:
     source = np.full((300, 300), value, dtype=np.uint8)
-    done = ours(source, (0.0, 0.0), (MOSAIC, 3.1), (64, 90))
-    assert (done.pixels == value).all()
-    assert done.ties == 0
+    pixels = ours(source, (0.0, 0.0), (MOSAIC, 3.1), (64, 90))
+    assert (pixels.pixels == value).all()
+    assert pixels.ties == 0
 
 
 def test_declared_no_data_does_not_darken_neighbours() -> None:
@@ -117,6 +117,6 @@ def test_declared_no_data_does_not_darken_neighbours() -> None:
 def test_four_degree_tile_uses_no_more_memory_than_others() -> None:
     """92 source pixels per output pixel: columns are processed a few at a time."""
     source = noise(3000, no_data=False)[:300]
-    done = ours(source, (95.0, 0.0), (92.6, 92.6), (1, 32))
-    assert done.pixels.shape == (1, 32)
-    np.testing.assert_array_equal(done.pixels, gdal(source, (95.0, 0.0), (92.6, 92.6), (1, 32)))
+    pixels = ours(source, (95.0, 0.0), (92.6, 92.6), (1, 32))
+    assert pixels.pixels.shape == (1, 32)
+    np.testing.assert_array_equal(pixels.pixels, gdal(source, (95.0, 0.0), (92.6, 92.6), (1, 32)))

@@ -62,11 +62,11 @@ def test_manifest_lists_the_contents_of_the_tar(quads: Path, out: Path) -> None:
 )
 def test_tar_damaged_afterwards_is_cut_again(quads: Path, out: Path, damage) -> None:
     run(quads, out)
-    whole = contents(out)
+    before = contents(out)
     damage(out)
     report = run(quads, out)
     assert ([item.quad for item in report.cut], len(report.kept)) == (["E-004_N-04"], 1)
-    assert contents(out) == whole
+    assert contents(out) == before
 
 
 def test_another_request_or_another_file_is_cut_again(quads: Path, out: Path) -> None:
@@ -114,12 +114,12 @@ def test_truncated_file_is_reported_tile_by_tile(quads: Path, out: Path, layout:
 
 def test_a_damaged_file_does_not_replace_a_complete_tar(quads: Path, out: Path) -> None:
     run(quads, out)
-    whole = contents(out)
+    before = contents(out)
     path = quads / tiff_name(QUAD)
     os.truncate(path, path.stat().st_size // 2)
     report = run(quads, out)
     assert "kept" in report.failed[0].reason
-    assert contents(out) == whole
+    assert contents(out) == before
 
 
 @pytest.mark.parametrize(
@@ -211,10 +211,10 @@ def test_a_zip_with_another_quad_inside_is_refused(tmp_path: Path, out: Path) ->
 
 def test_the_plan_writes_nothing(quads: Path, out: Path) -> None:
     inputs, _ = find_files([quads])
-    found = plan([*inputs, Input(Quad(0, 0))], TileSpec(), out).to_dict()
-    assert found["tiles"] == 1200
-    assert found["download_bytes"] == found["scratch_bytes"] > 10**9
-    assert [item["fetched"] for item in found["quads"]] == [False, False, True]
+    result = plan([*inputs, Input(Quad(0, 0))], TileSpec(), out).to_dict()
+    assert result["tiles"] == 1200
+    assert result["download_bytes"] == result["scratch_bytes"] > 10**9
+    assert [item["fetched"] for item in result["quads"]] == [False, False, True]
     assert not out.exists()
     run(quads, out, TileSpec())
     assert plan(inputs, TileSpec(), out).to_dict()["kept"] == ["E-004_N-04", "E000_N-04"]

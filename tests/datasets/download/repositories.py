@@ -65,6 +65,6 @@ def paired(out: Path, settings: LinkSettings, **options: Any) -> dict[str, Any]:
 
 def items(folder: Path) -> dict[str, Record]:
     source = open_images(folder)
-    found = [item for shard in source.shards() for item in source.read(shard)]
-    assert all(isinstance(item, Record) for item in found)
-    return {item.id: item for item in found if isinstance(item, Record)}
+    records = [item for shard in source.shards() for item in source.read(shard)]
+    assert all(isinstance(item, Record) for item in records)
+    return {item.id: item for item in records if isinstance(item, Record)}

@@ -78,7 +78,7 @@ class Web:
     def __init__(self) -> None:
         self.routes: dict[str, Callable[[Handler], None]] = {}
         self.captures: dict[str, tuple[str, bytes]] = {}
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
 
     def file(self, path: str, body: bytes, **headers: str) -> None:
         self.routes[path] = lambda handler: handler.send(200, body, headers)
@@ -89,7 +89,7 @@ class Web:
 
     def __call__(self, handler: Handler) -> None:
         parts = urlsplit(handler.path)
-        self.asked[parts.path] += 1
+        self.requests[parts.path] += 1
         if parts.path.startswith("/web/"):
             self._capture(handler)
         elif parts.path in self.routes:
@@ -120,7 +120,7 @@ class Hub:
         self.repository = repository
         self.revision = revision
         self.files = dict(files)
-        self.asked: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
         self.tokens: set[str | None] = set()
         self.cdn: str | None = None
         self.cdn_tokens: set[str | None] = set()
@@ -132,7 +132,7 @@ class Hub:
 
     def __call__(self, handler: Handler) -> None:
         path = unquote(urlsplit(handler.path).path)
-        self.asked[f"{handler.command} {path}"] += 1
+        self.requests[f"{handler.command} {path}"] += 1
         if path.startswith("/cdn/"):
             self.cdn_tokens.add(handler.headers.get("Authorization"))
             self._file(handler, path.removeprefix("/cdn/"))
@@ -144,8 +144,8 @@ class Hub:
         name = path.removeprefix(resolve)
         if path in (api, f"{api}/revision/main", f"{api}/revision/{self.revision}"):
             siblings = [self._sibling(name) for name in self.files]
-            told = {"id": self.repository, "sha": self.revision, "siblings": siblings}
-            self._json(handler, told)
+            answer = {"id": self.repository, "sha": self.revision, "siblings": siblings}
+            self._json(handler, answer)
         elif path == f"{api}/tree/{self.revision}":
             self._json(handler, [self._entry(name) for name in self.files])
         elif path.startswith(resolve) and name in self.statuses:
@@ -183,37 +183,37 @@ class Hub:
         return hashlib.sha1(b"blob %d\0" % len(body) + body, usedforsecurity=False).hexdigest()
 
     def _sibling(self, name: str) -> dict[str, Any]:
-        told: dict[str, Any] = {"rfilename": name, "size": len(self.files[name]),
+        sibling: dict[str, Any] = {"rfilename": name, "size": len(self.files[name]),
                                 "blobId": self._blob(name)}  # fmt: skip
         large = self._large(name)
-        return told | ({"lfs": large} if large else {})
+        return sibling | ({"lfs": large} if large else {})
 
     def _entry(self, name: str) -> dict[str, Any]:
-        told: dict[str, Any] = {"type": "file", "path": name, "size": len(self.files[name]),
+        entry: dict[str, Any] = {"type": "file", "path": name, "size": len(self.files[name]),
                                 "oid": self._blob(name)}  # fmt: skip
         large = self._large(name)
         if large:
-            told["lfs"] = {"oid": large["sha256"], "size": large["size"], "pointerSize": 130}
-        return told
+            entry["lfs"] = {"oid": large["sha256"], "size": large["size"], "pointerSize": 130}
+        return entry
 
     def _file(self, handler: Handler, name: str) -> None:
         body = self.served.get(name, self.files[name])
         large = self._large(name)
         headers = {
             # Not the hash: servers behind one name may each have tags of their own.
-            "ETag": f'"{sum(self.asked.values())}"' if large else f'"{self._blob(name)}"',
+            "ETag": f'"{sum(self.requests.values())}"' if large else f'"{self._blob(name)}"',
             "X-Repo-Commit": self.revision,
             "Accept-Ranges": "bytes",
         }
         status, first = 200, 0
-        wanted = handler.headers.get("Range")
-        if wanted:
-            first = int(wanted.removeprefix("bytes=").split("-")[0])
+        byte_range = handler.headers.get("Range")
+        if byte_range:
+            first = int(byte_range.removeprefix("bytes=").split("-")[0])
             status = 206
             headers["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
         part = body[first:]
         if handler.command == "GET" and large:
-            self.ranges.append(wanted)
+            self.ranges.append(byte_range)
         if self.silent_after is not None and handler.command == "GET" and large:
             headers["Content-Length"] = str(len(part))
             handler.send(status, part[: self.silent_after], headers)

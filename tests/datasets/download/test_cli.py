@@ -67,9 +67,9 @@ def test_strict_and_json(pairs: Web, tmp_path: Path) -> None:
         "download", "paired", *WHOLE, "--out", tmp_path, "--revision", SHA, "--strict", "--json"
     )
     assert done.exit_code == 1
-    told = json.loads(done.stdout)
-    assert told[0]["counts"] == {"rows": 40, "pairs": 39, "missing": 1, "direct": 39}
-    assert told[0]["missing"][0]["key"] == "k39"
+    output = json.loads(done.stdout)
+    assert output[0]["counts"] == {"rows": 40, "pairs": 39, "missing": 1, "direct": 39}
+    assert output[0]["missing"][0]["key"] == "k39"
     assert "1 images are missing" in done.stderr
 
 
@@ -92,8 +92,8 @@ def test_verify_names_damage(pairs: Web, tmp_path: Path) -> None:
     assert "error: altered-file: 1\n    00000.tar" in done.stdout
     assert "error: unreadable-image: 1" in done.stdout
     assert json.loads(inventory.read_text())["ok"] is False
-    told: dict[str, Any] = json.loads(call("verify", tmp_path, "--json", "-").stdout)
-    assert told["datasets"][0]["dataset"] == "paired"
+    output: dict[str, Any] = json.loads(call("verify", tmp_path, "--json", "-").stdout)
+    assert output["datasets"][0]["dataset"] == "paired"
 
 
 def test_a_dry_run_writes_nothing(publish: Publish, tmp_path: Path) -> None:

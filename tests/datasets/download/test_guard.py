@@ -99,16 +99,16 @@ def test_proxy_is_used_and_private_names_are_still_refused(
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:3128")
     monkeypatch.delenv("NO_PROXY", raising=False)
     transport = GuardedTransport()
-    seen: list[str] = []
+    requests: list[str] = []
 
     async def record(request: httpx2.Request) -> httpx2.Response:
-        seen.append(str(request.url))
+        requests.append(str(request.url))
         return httpx2.Response(200)
 
     monkeypatch.setattr(transport._proxies["http"], "handle_async_request", record)
     resolves_to(monkeypatch)  # behind a proxy, names may be unknown here
     send(transport, "http://mars.example/")
-    assert seen == ["http://mars.example/"]
+    assert requests == ["http://mars.example/"]
     resolves_to(monkeypatch, "192.168.0.1")
     with pytest.raises(RefusedAddressError):
         send(transport, "http://router.example/")

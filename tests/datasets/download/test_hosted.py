@@ -51,10 +51,10 @@ def test_second_run_downloads_nothing(publish: Publish, tmp_path: Path) -> None:
     download("landform", tmp_path)
     path = tmp_path / "Mars-Landforms/download.json"
     path.write_text(path.read_text().replace("+00:00", "+01:00"))
-    hub.asked.clear()
+    hub.requests.clear()
     assert download("landform", tmp_path).fetched_bytes == 0
     assert "+01:00" in path.read_text(), "the time of the download stands"
-    assert list(hub.asked) == [f"GET /api/datasets/SUSTech/Mars-Landforms/revision/{SHA}"]
+    assert list(hub.requests) == [f"GET /api/datasets/SUSTech/Mars-Landforms/revision/{SHA}"]
 
 
 def test_head_revision_is_resolved_once_and_then_pinned(publish: Publish, tmp_path: Path) -> None:
@@ -114,9 +114,9 @@ def test_damage_is_repaired_by_a_rerun(publish: Publish, tmp_path: Path) -> None
 def test_offline_checks_local_files(publish: Publish, tmp_path: Path) -> None:
     hub = publish(landforms())
     download("landform", tmp_path)
-    hub.asked.clear()
+    hub.requests.clear()
     assert download("landform", tmp_path, offline=True).counts == {"rows": 3}
-    assert not hub.asked
+    assert not hub.requests
     (tmp_path / "Mars-Landforms/data/train-0.parquet").unlink()
     with pytest.raises(DataError, match="1 files are missing or altered"):
         download("landform", tmp_path, offline=True)
@@ -131,10 +131,10 @@ def test_offline_uses_the_hub_cache(publish: Publish, tmp_path: Path) -> None:
     huggingface_hub.snapshot_download(
         hub.repository, repo_type="dataset", endpoint=os.environ["HF_ENDPOINT"], token=False
     )
-    hub.asked.clear()
+    hub.requests.clear()
     report = download("landform", tmp_path, offline=True)
     assert (report.revision, report.counts) == (SHA, {"rows": 3})
-    assert not hub.asked
+    assert not hub.requests
 
 
 def test_killed_copy_from_the_cache_can_be_repeated(
@@ -181,7 +181,7 @@ def test_insufficient_disk_space(
 ) -> None:
     publish(landforms())
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(OutputError, match=r"Mars-Landforms: .* needed, 1 kB free"):
         download("landform", tmp_path)
     assert not (tmp_path / "Mars-Landforms").exists()

@@ -43,11 +43,11 @@ class Server:
         self.ranges = True
         self.length = True
         self.statuses: list[int] = []
-        self.asked: list[str | None] = []
+        self.requests: list[str | None] = []
 
     def __call__(self, request: Handler) -> None:
         span = request.headers.get("Range")
-        self.asked.append(span)
+        self.requests.append(span)
         if self.statuses:
             request.send(self.statuses.pop(0), b"", {"Retry-After": "0"})
             return
@@ -110,7 +110,7 @@ def test_complete_file_is_downloaded_once(server: Server, url: str, tmp_path: Pa
     path = download(url, tmp_path, FAST, lambda *size: sizes.append(size))
     assert path.read_bytes() == BODY
     assert sizes[-1] == (len(BODY), len(BODY))
-    assert server.asked == [None]
+    assert server.requests == [None]
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -119,13 +119,13 @@ def test_broken_connection_is_resumed(server: Server, url: str, tmp_path: Path) 
     server.cuts, server.cut_after = 3, 1_000_000
     policy = RetryPolicy(attempts=2, backoff_s=0.01)
     assert download(url, tmp_path, policy).read_bytes() == BODY
-    assert server.asked == [None, *(f"bytes={n}000000-" for n in (1, 2, 3))]
+    assert server.requests == [None, *(f"bytes={n}000000-" for n in (1, 2, 3))]
 
 
 def test_a_killed_run_is_resumed(server: Server, url: str, tmp_path: Path) -> None:
     begin(server, url, tmp_path)
     assert download(url, tmp_path).read_bytes() == BODY
-    assert server.asked[-1] == "bytes=2000000-"
+    assert server.requests[-1] == "bytes=2000000-"
 
 
 def test_file_changed_on_the_server_is_downloaded_again(server: Server, url: str, tmp_path: Path):
@@ -191,7 +191,7 @@ def test_missing_file_is_not_retried(server: Server, url: str, tmp_path: Path) -
     server.statuses = [404]
     with pytest.raises(HTTPStatusError, match="HTTP 404"):
         download(url, tmp_path)
-    assert len(server.asked) == 1
+    assert len(server.requests) == 1
 
 
 def test_silent_server_times_out_sooner(server: Server, url: str, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_silent_server_times_out_sooner(server: Server, url: str, tmp_path: Path
     with pytest.raises(ServerError, match="503") as caught:
         download(url, tmp_path, policy)
     assert "it resumes" in str(caught.value)
-    assert len(server.asked) == 2 + 5
+    assert len(server.requests) == 2 + 5
 
 
 def test_lack_of_disk_space_is_reported_before_the_download(

@@ -143,7 +143,7 @@ def test_offline_mode_of_the_hub_is_honoured(
     with pytest.raises(DataError, match="cannot be queried") as caught:
         download("landform", tmp_path)
     assert "--offline" in str(caught.value)
-    assert not hub.asked
+    assert not hub.requests
 
 
 def test_two_runs_do_not_write_to_the_same_folder(publish: Publish, tmp_path: Path) -> None:
@@ -152,11 +152,11 @@ def test_two_runs_do_not_write_to_the_same_folder(publish: Publish, tmp_path: Pa
     publish(landforms())
     folder = tmp_path / "Mars-Landforms"
     (folder / ".cache").mkdir(parents=True)
-    place = os.open(folder, os.O_RDONLY)
-    fcntl.flock(place, fcntl.LOCK_EX)
+    descriptor = os.open(folder, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
     with pytest.raises(UsageError, match="another run is downloading"):
         download("landform", tmp_path)
-    os.close(place)
+    os.close(descriptor)
     download("landform", tmp_path)
 
 

@@ -29,10 +29,10 @@ def fetch(url: str, settings: LinkSettings, folder: Path) -> Fetched | Failure:
 
 
 def failure(url: str, settings: LinkSettings, folder: Path) -> str:
-    found = fetch(url, settings, folder)
-    assert isinstance(found, Failure)
+    result = fetch(url, settings, folder)
+    assert isinstance(result, Failure)
     assert not list(folder.rglob("*.image"))
-    return found.reason
+    return result.reason
 
 
 def test_valid_image_is_saved_byte_for_byte(
@@ -40,13 +40,13 @@ def test_valid_image_is_saved_byte_for_byte(
 ) -> None:
     body = picture(1, (64, 48), "PNG")
     web.file("/a.png", body)
-    found = fetch(f"{base}/a.png", settings, tmp_path)
-    assert isinstance(found, Fetched)
-    assert (found.method, found.format, found.extension) == ("direct", "PNG", "png")
-    assert (found.width, found.height, found.size) == (64, 48, len(body))
-    assert found.sha256 == hashlib.sha256(body).hexdigest()
-    assert LinkCache(tmp_path).read(found) == body
-    assert web.asked == {"/a.png": 1}
+    result = fetch(f"{base}/a.png", settings, tmp_path)
+    assert isinstance(result, Fetched)
+    assert (result.method, result.format, result.extension) == ("direct", "PNG", "png")
+    assert (result.width, result.height, result.size) == (64, 48, len(body))
+    assert result.sha256 == hashlib.sha256(body).hexdigest()
+    assert LinkCache(tmp_path).read(result) == body
+    assert web.requests == {"/a.png": 1}
 
 
 def test_dead_link_is_downloaded_from_the_archive(
@@ -54,11 +54,11 @@ def test_dead_link_is_downloaded_from_the_archive(
 ) -> None:
     url = f"{base}/gone.jpg?size=large&x=1"
     web.captures[url] = ("20190304050607", picture(2))
-    found = fetch(url, settings, tmp_path)
-    assert isinstance(found, Fetched)
-    assert found.method == "wayback"
-    assert found.resolved_url == f"{base}/web/20190304050607id_/{url}"
-    assert web.asked["/gone.jpg"] == 1, "a 404 is final"
+    result = fetch(url, settings, tmp_path)
+    assert isinstance(result, Fetched)
+    assert result.method == "wayback"
+    assert result.resolved_url == f"{base}/web/20190304050607id_/{url}"
+    assert web.requests["/gone.jpg"] == 1, "a 404 is final"
 
 
 def test_dead_link_without_archive_lists_the_attempts(
@@ -97,7 +97,7 @@ def test_a_redirect_to_a_private_address_is_refused(
     web.status("/away.jpg", 302, Location=target)
     reason = failure(f"{base}/away.jpg", settings, tmp_path)
     assert reason.startswith("direct: refused: not a public address")
-    assert web.asked["/away.jpg"] == 1
+    assert web.requests["/away.jpg"] == 1
 
 
 def test_localhost_is_refused_unless_allowed(
@@ -107,7 +107,7 @@ def test_localhost_is_refused_unless_allowed(
     strict = replace(settings, allowed_addresses=frozenset())
     reason = failure(f"{base}/a.jpg", strict, tmp_path)
     assert "refused: not a public address (127.0.0.1)" in reason
-    assert not web.asked
+    assert not web.requests
 
 
 def test_other_schemes_and_redirect_loops(
@@ -126,9 +126,9 @@ def test_a_redirect_is_followed_and_recorded(
 ) -> None:
     web.status("/old.jpg", 301, Location="/new.jpg")
     web.file("/new.jpg", picture(1))
-    found = fetch(f"{base}/old.jpg", settings, tmp_path)
-    assert isinstance(found, Fetched)
-    assert (found.url, found.resolved_url) == (f"{base}/old.jpg", f"{base}/new.jpg")
+    result = fetch(f"{base}/old.jpg", settings, tmp_path)
+    assert isinstance(result, Fetched)
+    assert (result.url, result.resolved_url) == (f"{base}/old.jpg", f"{base}/new.jpg")
 
 
 def test_too_large_by_header_and_by_body(
@@ -148,7 +148,7 @@ def test_too_large_by_header_and_by_body(
     for name in ("says", "sends"):
         reason = failure(f"{base}/{name}.jpg", settings, tmp_path)
         assert reason.startswith("direct: too large (over 100,000 bytes)")
-        assert web.asked[f"/{name}.jpg"] == 1
+        assert web.requests[f"/{name}.jpg"] == 1
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -182,7 +182,7 @@ def test_non_image_response_is_not_retried(
 ) -> None:
     web.file("/page.jpg", body)
     assert failure(f"{base}/page.jpg", settings, tmp_path).startswith(f"direct: {said}")
-    assert web.asked["/page.jpg"] == 1
+    assert web.requests["/page.jpg"] == 1
 
 
 def test_truncated_body_is_reported_with_and_without_length(
@@ -205,7 +205,7 @@ def test_truncated_body_is_reported_with_and_without_length(
         "direct: connection failed (RemoteProtocolError"
     )
     assert failure(f"{base}/unknown.jpg", settings, tmp_path).startswith("direct: damaged image")
-    assert web.asked["/known.jpg"] == web.asked["/unknown.jpg"] == 3
+    assert web.requests["/known.jpg"] == web.requests["/unknown.jpg"] == 3
 
 
 def test_equal_urls_are_downloaded_once_and_hosts_are_rate_limited(
@@ -226,9 +226,9 @@ def test_equal_urls_are_downloaded_once_and_hosts_are_rate_limited(
     for number in range(12):
         web.routes[f"/{number}.jpg"] = counted
     many = replace(settings, workers=12, per_host=2)
-    found = fetch_links(urls + urls, LinkCache(tmp_path), many)
-    assert len(found) == 12
-    assert set(web.asked.values()) == {1}
+    result = fetch_links(urls + urls, LinkCache(tmp_path), many)
+    assert len(result) == 12
+    assert set(web.requests.values()) == {1}
     assert most[0] == 2
 
 

@@ -46,12 +46,12 @@ def test_images_captions_and_missing_images(
     web.captures[f"{base}/old.png"] = ("20200101000000", picture(2, format="PNG"))
     report = download("paired", tmp_path, settings=settings, variant="whole", revision=SHA)
     folder = tmp_path / "Mars-VL-Pairs"
-    found = items(folder)
-    assert list(found) == ["k0", "k2"]
-    assert found["k0"].data == picture(1)
-    assert found["k2"].source.endswith("00000.tar:k2.png")
-    assert found["k2"].caption == "refined old.png"
-    assert found["k2"].original_caption == "original old.png"
+    records = items(folder)
+    assert list(records) == ["k0", "k2"]
+    assert records["k0"].data == picture(1)
+    assert records["k2"].source.endswith("00000.tar:k2.png")
+    assert records["k2"].caption == "refined old.png"
+    assert records["k2"].original_caption == "original old.png"
     assert report.counts == {"rows": 4, "pairs": 2, "missing": 2, "direct": 1, "wayback": 1}
     assert report.fetched_bytes > len(picture(1))
     assert report.failed(strict=False), "half of it missing is no rot"
@@ -88,7 +88,7 @@ def test_rerun_downloads_only_missing_images_and_changes_one_tar(
     assert after["00000.tar"] == before["00000.tar"]
     assert after["00001.tar"] > before["00001.tar"]
     assert list(items(folder)) == ["k0", "k1", "k2", "k3"]
-    assert [web.asked[f"/{name}.jpg"] for name in "abcd"] == [1, 1, 2, 1]
+    assert [web.requests[f"/{name}.jpg"] for name in "abcd"] == [1, 1, 2, 1]
 
 
 def test_the_same_bytes_give_the_same_tars(
@@ -114,10 +114,10 @@ def test_damaged_tar_is_written_again(
     web.file("/a.jpg", picture(1))
     paired(tmp_path, settings)
     tar = tmp_path / "Mars-VL-Pairs/00000.tar"
-    whole = tar.read_bytes()
-    tar.write_bytes(whole[:-700])
+    content = tar.read_bytes()
+    tar.write_bytes(content[:-700])
     paired(tmp_path, settings)
-    assert tar.read_bytes() == whole
+    assert tar.read_bytes() == content
 
 
 def test_offline_packs_downloaded_images(
@@ -126,12 +126,12 @@ def test_offline_packs_downloaded_images(
     hub = publish(pair_table(base, ["a.jpg", "b.jpg"]))
     web.file("/a.jpg", picture(1))
     paired(tmp_path, settings)
-    hub.asked.clear()
-    web.asked.clear()
+    hub.requests.clear()
+    web.requests.clear()
     report = paired(tmp_path, settings, offline=True)
     assert report["missing"][0]["reason"] == "not fetched (offline)"
-    assert not hub.asked
-    assert not web.asked
+    assert not hub.requests
+    assert not web.requests
 
 
 def test_the_published_variant_is_a_crop_of_512(
@@ -141,12 +141,12 @@ def test_the_published_variant_is_a_crop_of_512(
     body = picture(1, (1500, 300))
     web.file("/wide.png", body)
     paired(tmp_path, settings, variant="published", cache=tmp_path / "cache")
-    found = items(tmp_path / "Mars-VL-Pairs")["k0"]
-    with Image.open(io.BytesIO(found.data)) as image:
+    records = items(tmp_path / "Mars-VL-Pairs")["k0"]
+    with Image.open(io.BytesIO(records.data)) as image:
         assert (image.size, image.format) == ((512, 512), "JPEG")
     paired(tmp_path / "whole", settings, cache=tmp_path / "cache")
     assert items(tmp_path / "whole/Mars-VL-Pairs")["k0"].data == body
-    assert web.asked["/wide.png"] == 1, "the cache serves both variants"
+    assert web.requests["/wide.png"] == 1, "the cache serves both variants"
     with pytest.raises(UsageError, match="holds variant published, not whole"):
         paired(tmp_path, settings)
 
@@ -208,7 +208,7 @@ def test_killed_download_is_resumed(
     over = threading.Event()
 
     def silent_later(handler: Handler) -> None:
-        if sum(web.asked.values()) > 12:
+        if sum(web.requests.values()) > 12:
             over.wait(60)
         handler.send(200, picture(int(handler.path[1:-4])))
 
@@ -222,17 +222,17 @@ def test_killed_download_is_resumed(
     )
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), SHA])
     deadline = time.monotonic() + 60
-    while sum(web.asked.values()) <= 12 and time.monotonic() < deadline:
+    while sum(web.requests.values()) <= 12 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
     over.set()
-    kept = len(list(tmp_path.rglob("*.image")))
-    assert 1 <= kept < 30
-    first = web.asked.copy()
-    web.asked.clear()
+    image_count = len(list(tmp_path.rglob("*.image")))
+    assert 1 <= image_count < 30
+    first = web.requests.copy()
+    web.requests.clear()
     report = paired(tmp_path, settings)
     assert report["missing"] == []
-    assert sum(web.asked.values()) <= 30 - kept + 1
-    assert sum(first.values()) >= kept
+    assert sum(web.requests.values()) <= 30 - image_count + 1
+    assert sum(first.values()) >= image_count
     assert len(items(tmp_path / "Mars-VL-Pairs")) == 30

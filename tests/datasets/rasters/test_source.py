@@ -120,5 +120,7 @@ def test_longitudes_of_both_conventions_give_the_same_place(lon, write_raster) -
     crs = f"+proj=longlat +R={A} +no_defs"
     path = write_raster("a.tif", GREY, crs, (lon, 10.0), 0.01)
     with open_raster(path) as raster:
-        place = raster.place((0, 0, 96, 96))
-    assert place is not None and (place.lon, place.lat) == pytest.approx((-169.52, 9.52))
+        placement = raster.place((0, 0, 96, 96))
+    assert placement is not None and (placement.lon, placement.lat) == pytest.approx(
+        (-169.52, 9.52)
+    )

@@ -50,12 +50,12 @@ def test_windows_lie_where_their_pixels_say(name: str, write_raster) -> None:
             pixels = read_tile(raster, tile, spec)
             assert pixels.valid.all()
             lon, lat = pixels.values[:, 31:33, 31:33].mean(axis=(1, 2))
-            place = pixels.placement
-            assert place is not None
-            worst = max(worst, error_pixels(raster, place.lon, place.lat, lon, lat))
+            placement = pixels.placement
+            assert placement is not None
+            worst = max(worst, error_pixels(raster, placement.lon, placement.lat, lon, lat))
             # The corner pixels' centres are half a pixel inside of the corners.
             for (corner_lon, corner_lat), (i, j) in zip(
-                place.corners, ((0, 0), (0, -1), (-1, -1), (-1, 0)), strict=True
+                placement.corners, ((0, 0), (0, -1), (-1, -1), (-1, 0)), strict=True
             ):
                 off = error_pixels(raster, corner_lon, corner_lat, *pixels.values[:, i, j])
                 assert 0.4 < off < 1.5
@@ -102,11 +102,11 @@ def test_a_single_georeferenced_image_has_the_position_of_its_tile(name: str, wr
     spec = RasterSpec(size=64)
     with open_raster(path) as raster:
         (tile,) = list_tiles(raster, spec)
-        place = read_tile(raster, tile, spec).placement
-    assert place is not None
+        placement = read_tile(raster, tile, spec).placement
+    assert placement is not None
     (record,) = read_all(open_images(path.parent))
     assert (record.lon, record.lat, record.width_deg, record.height_deg) == (
-        place.lon, place.lat, place.width_deg, place.height_deg,
+        placement.lon, placement.lat, placement.width_deg, placement.height_deg,
     )  # fmt: skip
 
 
@@ -230,9 +230,9 @@ def test_cells_on_the_seam_of_a_projection_hold_both_sides(write_raster) -> None
             pixels = read_tile(raster, tile, spec)
             west = tile.cell[0]
             expected = np.abs(geo.wrap_lon(west + (np.arange(32) + 0.5) / 32 * 7))
-            shown = pixels.values[0][pixels.valid]
+            valid_values = pixels.values[0][pixels.valid]
             near = np.broadcast_to(expected, (32, 32))[pixels.valid]
-            assert np.abs(shown - near).max() < 0.5
+            assert np.abs(valid_values - near).max() < 0.5
 
 
 def test_reduced_reads_average_all_pixels(write_raster) -> None:

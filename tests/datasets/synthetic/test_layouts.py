@@ -30,13 +30,13 @@ GEO = "Mars-Global-Geolocalization"
 
 def members(path: Path) -> dict[str, bytes]:
     with tarfile.open(path) as tar:
-        found = {}
+        entries = {}
         for member in tar:
             assert (member.mtime, member.uid, member.gid) == (0, 0, 0)
             file = tar.extractfile(member)
             assert file is not None
-            found[member.name] = file.read()
-        return found
+            entries[member.name] = file.read()
+        return entries
 
 
 def grey(data: bytes) -> np.ndarray:
@@ -44,20 +44,20 @@ def grey(data: bytes) -> np.ndarray:
 
 
 def test_pairs_are_a_webdataset(tiny_planet: Path) -> None:
-    found = members(tiny_planet / "Mars-VL-Pairs" / "000000.tar")
-    keys = sorted({name.split(".")[0] for name in found})
+    contents = members(tiny_planet / "Mars-VL-Pairs" / "000000.tar")
+    keys = sorted({name.split(".")[0] for name in contents})
     assert len(keys) == 40
     captions = set()
     for key in keys:
-        told = json.loads(found[f"{key}.json"])
-        assert set(told) == {"key", "image_url", "ori_caption", "refined_caption"}
-        assert told["key"] == key
-        assert told["image_url"].startswith("synthetic://")
-        assert len(told["refined_caption"]) > len(told["ori_caption"]) * 0.8
-        captions |= {told["ori_caption"], told["refined_caption"]}
-        Image.open(io.BytesIO(found[f"{key}.jpg"])).load()
+        record = json.loads(contents[f"{key}.json"])
+        assert set(record) == {"key", "image_url", "ori_caption", "refined_caption"}
+        assert record["key"] == key
+        assert record["image_url"].startswith("synthetic://")
+        assert len(record["refined_caption"]) > len(record["ori_caption"]) * 0.8
+        captions |= {record["ori_caption"], record["refined_caption"]}
+        Image.open(io.BytesIO(contents[f"{key}.jpg"])).load()
     assert len(captions) == 80
-    pictures = [Image.open(io.BytesIO(found[f"{key}.jpg"])) for key in keys]
+    pictures = [Image.open(io.BytesIO(contents[f"{key}.jpg"])) for key in keys]
     assert len({picture.size for picture in pictures}) > 20
     assert {picture.mode for picture in pictures} == {"L", "RGB"}
 
@@ -114,38 +114,38 @@ def test_tiles_are_windows_of_the_quads(tiny_planet: Path) -> None:
         quad = geo.quad_name(*corner)
         with open_geotiff(file) as raster:
             pixels = raster.read()
-        found = members(tiny_planet / GEO / "tiles" / f"{quad}.tar")
-        names = sorted({name.split(".")[0] for name in found})
+        contents = members(tiny_planet / GEO / "tiles" / f"{quad}.tar")
+        names = sorted({name.split(".")[0] for name in contents})
         assert len(names) == 400
         for name in names:
-            told = json.loads(found[f"{name}.json"])
-            west, south, east, north = told["bounds"]
+            record = json.loads(contents[f"{name}.json"])
+            west, south, east, north = record["bounds"]
             assert geo.tile_name(west, south) == name
             assert geo.parse_tile_name(f"{name}.png") == (west, south)
             assert (east, north) == pytest.approx((west + 0.2, south + 0.2))
-            assert told["center"] == list(geo.tile_centre(name) or ())
-            assert (told["quad"], told["synthetic"]) == (quad, True)
+            assert record["center"] == list(geo.tile_centre(name) or ())
+            assert (record["quad"], record["synthetic"]) == (quad, True)
             row, column = round((corner[1] + 4 - north) * 320), round((west - corner[0]) * 320)
             window = pixels[row : row + 64, column : column + 64]
-            assert np.array_equal(grey(found[f"{name}.png"]), window)
-            assert told["valid"] == pytest.approx((window > 0).mean(), abs=1e-6)
+            assert np.array_equal(grey(contents[f"{name}.png"]), window)
+            assert record["valid"] == pytest.approx((window > 0).mean(), abs=1e-6)
 
 
 def test_ground_truth_lists_the_planted_features(tiny_planet: Path) -> None:
     record = read_json(tiny_planet / "planet.json")
     points = read_ground_truth(tiny_planet / GEO / "ground_truth")
     assert set(points) == set(BENCHMARK)
-    for name, found in points.items():
+    for name, catalogue in points.items():
         planted = [item for item in record["features"] if item["class"] == name]
-        assert found.lon.tolist() == [item["lon"] for item in planted]
-        assert found.lat.tolist() == [item["lat"] for item in planted]
+        assert catalogue.lon.tolist() == [item["lon"] for item in planted]
+        assert catalogue.lat.tolist() == [item["lat"] for item in planted]
         with (tiny_planet / GEO / "ground_truth" / f"{name}.csv").open() as file:
             rows = list(csv.DictReader(file))
         assert [float(row["diameter_km"]) for row in rows] == [item["size_km"] for item in planted]
-        assert {geo.quad_name(*at) for at in zip(found.lon, found.lat, strict=True)} <= set(
+        assert {geo.quad_name(*at) for at in zip(catalogue.lon, catalogue.lat, strict=True)} <= set(
             record["quads"]
         )
-    lon = np.concatenate([found.lon for found in points.values()])
+    lon = np.concatenate([catalogue.lon for catalogue in points.values()])
     assert lon.min() < -175
     assert lon.max() > 175
 
@@ -194,8 +194,8 @@ def test_folder_describes_its_synthetic_contents(tiny_planet: Path) -> None:
     assert "SYNTHETIC" in (tiny_planet / "README.txt").read_text()
     files = {path for path in tiny_planet.rglob("*") if path.is_file()}
     assert {tiny_planet / name for name in record["files"]} == files - {tiny_planet / "planet.json"}
-    for name, told in record["files"].items():
-        assert sha256_file(tiny_planet / name) == told["sha256"]
+    for name, expected in record["files"].items():
+        assert sha256_file(tiny_planet / name) == expected["sha256"]
     assert record["counts"] == {
         "pairs": 40,
         "landform_images": 48,

@@ -93,8 +93,8 @@ def test_features_do_not_depend_on_each_other() -> None:
     """Each feature has a separate seed: removing one does not change the others."""
     features = scatter_features(ACROSS, seeded(1))
     _, all_drawn = paint(ACROSS, features, PIXELS, seeded(2))
-    _, some = paint(ACROSS, features[1:], PIXELS, seeded(2))
-    assert all_drawn[1:] == some
+    _, fewer = paint(ACROSS, features[1:], PIXELS, seeded(2))
+    assert all_drawn[1:] == fewer
     assert all(feature.size_km > 0.5 for feature in all_drawn)
     assert replace(all_drawn[0], size_km=0.0) == features[0]
 

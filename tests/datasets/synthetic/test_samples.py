@@ -50,15 +50,15 @@ def test_every_landform_changes_the_ground_and_stays_finite(name: str) -> None:
 @pytest.mark.parametrize("name", LANDFORMS)
 def test_sample_has_any_size_and_depends_only_on_the_seed(name: str) -> None:
     for edge in (16, 64):
-        image, seen = sample(name, seeded(1), edge)
-        again, told = sample(name, seeded(1), edge)
+        image, attributes = sample(name, seeded(1), edge)
+        again, repeated_attributes = sample(name, seeded(1), edge)
         assert image.shape == (edge, edge)
         assert image.dtype == np.uint8
         assert image.min() > 0, "0 is kept for no data"
         assert image.std() > 3
         assert np.array_equal(image, again)
-        assert seen == told
-        assert seen.landform == name
+        assert attributes == repeated_attributes
+        assert attributes.landform == name
         assert not np.array_equal(image, sample(name, seeded(2), edge)[0])
 
 
@@ -130,7 +130,7 @@ def test_captions_use_the_words_of_the_class_names() -> None:
 
 
 def test_captions_describe_the_image() -> None:
-    seen = Attributes(
+    attributes = Attributes(
         landform="pitted_cones",
         size_km=8.04,
         count=7,
@@ -142,20 +142,20 @@ def test_captions_describe_the_image() -> None:
         tone=-0.2,
     )
     for seed in range(8):
-        _, refined = describe(seen, seeded(seed))
+        _, refined = describe(attributes, seeded(seed))
         for words in (
             "even pitted cones", "aligned in a chain", "dark smooth plains", "8.0 km",
             "trending northeast-southwest", "in the upper right",
         ):  # fmt: skip
             assert words in refined
-    texts = {describe(seen, seeded(seed)) for seed in range(30)}
+    texts = {describe(attributes, seeded(seed)) for seed in range(30)}
     assert len(texts) > 5, "one picture can be put in many ways"
 
 
 def test_landforms_are_separable_but_not_trivially() -> None:
     """Classify by nearest class mean of a dozen general image statistics."""
     names = tuple(LANDFORMS)
-    seen = {
+    statistics = {
         part: np.array(
             [
                 [
@@ -167,10 +167,10 @@ def test_landforms_are_separable_but_not_trivially() -> None:
         )
         for part in (0, 1)
     }
-    everything = seen[0].reshape(-1, seen[0].shape[-1])
+    everything = statistics[0].reshape(-1, statistics[0].shape[-1])
     centre, spread = everything.mean(axis=0), everything.std(axis=0)
-    means = ((seen[0] - centre) / spread).mean(axis=1)
-    away = (((seen[1] - centre) / spread)[:, :, None] - means) ** 2
+    means = ((statistics[0] - centre) / spread).mean(axis=1)
+    away = (((statistics[1] - centre) / spread)[:, :, None] - means) ** 2
     right = away.sum(axis=-1).argmin(axis=-1) == np.arange(len(names))[:, None]
     assert right.mean() > 7 / len(names)
     assert right.mean() < 0.9

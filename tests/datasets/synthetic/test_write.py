@@ -41,21 +41,21 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
 def test_existing_planet_is_not_changed(tmp_path: Path, micro: str) -> None:
     made = write_planet(tmp_path, size=micro)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    found = write_planet(tmp_path, size=micro)
-    assert (made.made, found.made) == (True, False)
-    assert made.to_dict() | {"made": False} == found.to_dict()
+    planet = write_planet(tmp_path, size=micro)
+    assert (made.made, planet.made) == (True, False)
+    assert made.to_dict() | {"made": False} == planet.to_dict()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 def test_another_planet_is_replaced_only_with_force(tmp_path: Path, micro: str) -> None:
     write_planet(tmp_path, seed=0, size=micro)
-    kept = content(tmp_path)
+    before = content(tmp_path)
     with pytest.raises(OutputError, match="seed 0; asked for seed 1"):
         write_planet(tmp_path, seed=1, size=micro)
-    assert content(tmp_path) == kept
+    assert content(tmp_path) == before
     assert write_planet(tmp_path, seed=1, size=micro, force=True).seed == 1
-    assert content(tmp_path).keys() == kept.keys()
-    assert content(tmp_path) != kept
+    assert content(tmp_path).keys() == before.keys()
+    assert content(tmp_path) != before
 
 
 def test_planet_of_another_generator_version_is_not_reused(tmp_path: Path, micro: str) -> None:
@@ -93,7 +93,7 @@ def test_interrupted_run_leaves_no_files(
     tmp_path: Path, micro: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_planet(tmp_path / "kept", seed=5, size=micro)
-    kept = content(tmp_path / "kept")
+    before = content(tmp_path / "kept")
 
     def interrupt(*args: Any, **more: Any) -> None:
         raise KeyboardInterrupt
@@ -104,7 +104,7 @@ def test_interrupted_run_leaves_no_files(
             with pytest.raises(KeyboardInterrupt):
                 write_planet(tmp_path / folder, size=micro, force=True)
     assert list((tmp_path / "new").iterdir()) == []
-    assert content(tmp_path / "kept") == kept
+    assert content(tmp_path / "kept") == before
 
 
 def test_kill_while_moving_the_parts_is_repaired_by_the_next_run(

@@ -34,8 +34,8 @@ def write_planet(folder: Path, **changes: Any) -> None:
 
 
 def pair(key: str, image: bytes, caption: str | None) -> list[tuple[str, bytes]]:
-    told = {} if caption is None else {"refined_caption": caption, "ori_caption": "o"}
-    return [(f"{key}.jpg", image), (f"{key}.json", json.dumps(told).encode())]
+    fields = {} if caption is None else {"refined_caption": caption, "ori_caption": "o"}
+    return [(f"{key}.jpg", image), (f"{key}.json", json.dumps(fields).encode())]
 
 
 def pairs(folder: Path, *items: tuple[str, bytes, str | None]) -> Path:
@@ -81,6 +81,6 @@ def check(folder: Path, *tasks: str, workers: int = 1) -> DatasetInventory:
     return inventory.datasets[0]
 
 
-def named(told: DatasetInventory) -> dict[str, Problem]:
-    assert len({problem.kind for problem in told.problems}) == len(told.problems)
-    return {problem.kind: problem for problem in told.problems}
+def named(inventory: DatasetInventory) -> dict[str, Problem]:
+    assert len({problem.kind for problem in inventory.problems}) == len(inventory.problems)
+    return {problem.kind: problem for problem in inventory.problems}

@@ -33,17 +33,17 @@ class TestGeolocalization:
 
     def test_counts_and_coverage_with_two_processes(self, tmp_path: Path) -> None:
         folder = self.folder(tmp_path, {(-4, -4): 400, (136, 4): 399})
-        told = check(folder, workers=2)
-        assert told.counts["images"] == 799
-        assert told.counts["points"] == {"yardangs": 2}
-        assert told.counts["examples"] == {"yardangs": 1}
-        assert told.counts["quads"] == {"whole": 1, "partial": 1, "missing": 3598, "of": 3600}
-        problems = named(told)
+        inventory = check(folder, workers=2)
+        assert inventory.counts["images"] == 799
+        assert inventory.counts["points"] == {"yardangs": 2}
+        assert inventory.counts["examples"] == {"yardangs": 1}
+        assert inventory.counts["quads"] == {"whole": 1, "partial": 1, "missing": 3598, "of": 3600}
+        problems = named(inventory)
         assert problems["partial-quad"].examples == ("E136_N04: 399 tiles on 99.75 %",)
         assert problems["missing-quad"].count == 3598
-        assert {problem.severity for problem in told.problems} == {"note"}
+        assert {problem.severity for problem in inventory.problems} == {"note"}
         contents = [member for members in self.members.values() for member in members]
-        assert told.set_hash == set_hash(
+        assert inventory.set_hash == set_hash(
             (name.removesuffix(".png"), content_hash(data)) for name, data in contents
         )
 

@@ -10,10 +10,10 @@ from tests.shared import shared_file
 
 def test_a_sound_set(tmp_path: Path) -> None:
     rows = [{"id": f"i{n}", "image": picture(n), "label": "ab"[n % 2]} for n in range(4)]
-    told = check(landforms(tmp_path / "Mars-Landforms", rows))
-    assert told.problems == []
-    assert told.counts["classes"] == {"a": 2, "b": 2}
-    assert told.set_hash == set_hash(
+    inventory = check(landforms(tmp_path / "Mars-Landforms", rows))
+    assert inventory.problems == []
+    assert inventory.counts["classes"] == {"a": 2, "b": 2}
+    assert inventory.set_hash == set_hash(
         (row["id"], annotated_hash(content_hash(row["image"]), row["label"])) for row in rows
     )
 
@@ -41,9 +41,9 @@ def test_damaged_file_does_not_hide_the_others(tmp_path: Path) -> None:
         rows = [{"id": None, "image": picture(number + n), "label": "a"} for n in range(2)]
         landforms(folder, rows, f"train-{number}.parquet")
     (folder / "data/train-1.parquet").write_bytes(b"PAR1 cut off")
-    told = check(folder)
-    problems = named(told)
-    assert told.counts["images"] == 4
+    inventory = check(folder)
+    problems = named(inventory)
+    assert inventory.counts["images"] == 4
     assert problems["unreadable-file"].count == 1
     assert "double-id" not in problems, "row numbers of two files are no doubles"
     assert (
@@ -52,8 +52,8 @@ def test_damaged_file_does_not_hide_the_others(tmp_path: Path) -> None:
 
 
 def test_real_patches() -> None:
-    told = check(shared_file("marsdata/patches"), workers=2)
-    assert told.dataset == "landform"
-    assert told.counts["images"] == 251
-    assert len(told.counts["classes"]) == 9
-    assert {problem.severity for problem in told.problems} <= {"note"}
+    inventory = check(shared_file("marsdata/patches"), workers=2)
+    assert inventory.dataset == "landform"
+    assert inventory.counts["images"] == 251
+    assert len(inventory.counts["classes"]) == 9
+    assert {problem.severity for problem in inventory.problems} <= {"note"}

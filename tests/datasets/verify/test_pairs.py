@@ -13,13 +13,15 @@ from tests.datasets.verify.sets import check, grey, named, pair, pairs
 
 def test_a_sound_set(tmp_path: Path) -> None:
     items = [(f"k{n}", picture(n, (40 + n, 30)), f"caption {n}") for n in range(3)]
-    told = check(pairs(tmp_path / "Mars-VL-Pairs", *items))
-    assert told.dataset == "paired"
-    assert told.problems == []
-    assert told.counts["images"] == told.counts["distinct"] == told.counts["pairs"] == 3
-    assert told.counts["width"] == {"min": 40, "mean": 41.0, "max": 42}
-    assert told.counts["caption_length"] == {"min": 9, "mean": 9.0, "max": 9}
-    assert told.set_hash == set_hash(
+    inventory = check(pairs(tmp_path / "Mars-VL-Pairs", *items))
+    assert inventory.dataset == "paired"
+    assert inventory.problems == []
+    assert (
+        inventory.counts["images"] == inventory.counts["distinct"] == inventory.counts["pairs"] == 3
+    )
+    assert inventory.counts["width"] == {"min": 40, "mean": 41.0, "max": 42}
+    assert inventory.counts["caption_length"] == {"min": 9, "mean": 9.0, "max": 9}
+    assert inventory.set_hash == set_hash(
         (key, annotated_hash(content_hash(image), caption)) for key, image, caption in items
     )
 
@@ -67,10 +69,10 @@ def test_identical_bytes_and_identical_pixels(tmp_path: Path) -> None:
 
 
 def test_damaged_images_and_tars(tmp_path: Path) -> None:
-    whole = picture(1, (300, 200))
+    complete = picture(1, (300, 200))
     folder = pairs(
         tmp_path / "Mars-VL-Pairs",
-        ("a", whole[: len(whole) // 2], "cut"),
+        ("a", complete[: len(complete) // 2], "cut"),
         ("b", b"<html>", "a page"),
         ("c", b"", "nothing"),
         ("d", picture(4), "fine"),
@@ -79,9 +81,9 @@ def test_damaged_images_and_tars(tmp_path: Path) -> None:
     (folder / "00001.tar").write_bytes(data[:700])
     (folder / "00002.tar").write_bytes(b"")
     write_tar(folder / "00003.tar", [])
-    told = check(folder)
-    problems = named(told)
-    assert told.counts["images"] == 1
+    inventory = check(folder)
+    problems = named(inventory)
+    assert inventory.counts["images"] == 1
     reasons = problems["unreadable-image"].examples
     assert problems["unreadable-image"].count == len(reasons) == 5
     assert "00000.tar:a.jpg: cannot be decoded" in reasons[0]

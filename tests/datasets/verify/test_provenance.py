@@ -12,7 +12,7 @@ from tests.datasets.layouts import write_tar
 from tests.datasets.verify.sets import check, landforms, named, pair, pairs, write_planet
 
 
-def record(folder: Path, **told: Any) -> None:
+def record(folder: Path, **fields: Any) -> None:
     files = [
         {"path": path.name, "size": path.stat().st_size, "sha256": sha256_file(path)}
         for path in sorted(folder.glob("*.tar"))
@@ -22,7 +22,7 @@ def record(folder: Path, **told: Any) -> None:
         "variant": "whole", "complete": True, "files": files, "counts": {"rows": 40},
         "missing": [], "created": "2026-01-01T00:00:00+00:00",
     }  # fmt: skip
-    (folder / "download.json").write_text(json.dumps(value | told))
+    (folder / "download.json").write_text(json.dumps(value | fields))
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ def folder(tmp_path: Path) -> Path:
 
 def test_origin_and_files_as_downloaded(folder: Path) -> None:
     record(folder)
-    told = check(folder)
-    assert told.problems == []
-    assert told.origin["revision"] == "abc"
+    inventory = check(folder)
+    assert inventory.problems == []
+    assert inventory.origin["revision"] == "abc"
 
 
 def test_changed_and_missing_files(folder: Path) -> None:
@@ -62,9 +62,9 @@ def test_a_synthetic_planet_is_compared_with_its_record(tmp_path: Path) -> None:
     names = ("Mars-Landforms/gone.txt", "ctx/a.tif")
     absent = {name: {"bytes": 1, "sha256": ""} for name in names}
     write_planet(tmp_path, files=files | absent)
-    told = named(check(folder))
-    assert told["missing-file"].examples == ("gone.txt",)
-    assert "altered-file" not in told
+    problems = named(check(folder))
+    assert problems["missing-file"].examples == ("gone.txt",)
+    assert "altered-file" not in problems
     rows[0]["image"] = picture(7)
     landforms(folder, rows)
     assert named(check(folder))["altered-file"].examples == ("data/train-0.parquet",)
@@ -101,5 +101,5 @@ def test_the_names_in_the_record_of_a_planet_are_confined(tmp_path: Path) -> Non
     (tmp_path.parent / "secret.txt").write_text("mine")
     files = {"../secret.txt": {"bytes": 4, "sha256": ""}}
     write_planet(tmp_path, files=files)
-    told = named(check(folder))
-    assert "below its folder" in told["damaged-record"].examples[0]
+    problems = named(check(folder))
+    assert "below its folder" in problems["damaged-record"].examples[0]

@@ -25,36 +25,36 @@ def quads(tmp_path: Path) -> Path:
     return folder
 
 
-def cut(quads: Path, out: Path, wanted: list[Quad] | None = None, **spec: object) -> Path:
-    inputs, problems = find_files([quads], wanted)
+def cut(quads: Path, out: Path, selected: list[Quad] | None = None, **spec: object) -> Path:
+    inputs, problems = find_files([quads], selected)
     cut_quads(inputs, TileSpec(size=16, **spec), out, problems=problems)  # type: ignore[arg-type]
     return out
 
 
 def test_tiles_of_the_cutter_are_valid(quads: Path, tmp_path: Path) -> None:
-    told = check(cut(quads, tmp_path / "tiles"))
-    assert told.dataset == "tiles"
-    assert set(named(told)) <= {"missing-quad", "double-image"}
-    assert told.counts["quads"]["whole"] == 2
-    assert told.counts["images"] == 800
-    assert told.origin["tiles"]["delta"] == 0.2
+    inventory = check(cut(quads, tmp_path / "tiles"))
+    assert inventory.dataset == "tiles"
+    assert set(named(inventory)) <= {"missing-quad", "double-image"}
+    assert inventory.counts["quads"]["whole"] == 2
+    assert inventory.counts["images"] == 800
+    assert inventory.origin["tiles"]["delta"] == 0.2
 
 
 def test_tiles_wider_than_high_fill_their_quads_too(quads: Path, tmp_path: Path) -> None:
-    told = check(cut(quads, tmp_path / "tiles", equal_aspect=True))
-    assert told.counts["quads"] | {"missing": 0} == {
+    inventory = check(cut(quads, tmp_path / "tiles", equal_aspect=True))
+    assert inventory.counts["quads"] | {"missing": 0} == {
         "whole": 2, "partial": 0, "missing": 0, "of": 3600,
     }  # fmt: skip
-    assert {problem.severity for problem in told.problems} == {"note"}
+    assert {problem.severity for problem in inventory.problems} == {"note"}
 
 
 def test_tiles_without_data_that_were_dropped_are_counted(quads: Path, tmp_path: Path) -> None:
     pixels = noise(300, 7)
     pixels[:60, :60] = 0
     write_quad(quads, QUADS[0], pixels)
-    told = check(cut(quads, tmp_path / "tiles", drop_below=0.01))
-    assert told.counts["dropped_tiles"] == told.counts["empty_tiles"] >= 16
-    assert "partial-quad" in named(told)
+    inventory = check(cut(quads, tmp_path / "tiles", drop_below=0.01))
+    assert inventory.counts["dropped_tiles"] == inventory.counts["empty_tiles"] >= 16
+    assert "partial-quad" in named(inventory)
 
 
 def flip_a_bit(path: Path) -> None:

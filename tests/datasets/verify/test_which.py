@@ -18,15 +18,15 @@ def test_all_datasets_of_a_folder_or_the_selected_ones(tmp_path: Path) -> None:
     pairs(tmp_path / "Mars-VL-Pairs", ("a", picture(1), "one"))
     landforms(tmp_path / "Mars-Landforms", [{"id": "a", "image": picture(1), "label": "x"}])
     write_planet(tmp_path, seed=7)
-    found = verify(tmp_path, workers=1)
-    assert [dataset.dataset for dataset in found.datasets] == ["paired", "landform"]
-    assert found.datasets[0].origin == {
+    inventory = verify(tmp_path, workers=1)
+    assert [dataset.dataset for dataset in inventory.datasets] == ["paired", "landform"]
+    assert inventory.datasets[0].origin == {
         "synthetic": True,
         "version": 1,
         "seed": 7,
         "size": "tiny",
     }
-    assert found.ok()
+    assert inventory.ok()
     one = verify(tmp_path, tasks=["landform_retrieval"], workers=1)
     assert [dataset.dataset for dataset in one.datasets] == ["landform"]
     with pytest.raises(DatasetNotFoundError, match="no data of geolocalization"):
@@ -59,9 +59,9 @@ def test_empty_folder(tmp_path: Path) -> None:
 def test_strict_counts_notes_too(tmp_path: Path) -> None:
     (tmp_path / "ground_truth").mkdir()
     (tmp_path / "ground_truth/a.csv").write_text("lon,lat\n1,2\n")
-    found = verify(tmp_path, workers=1)
-    assert found.ok()
-    assert not found.ok(strict=True)
+    inventory = verify(tmp_path, workers=1)
+    assert inventory.ok()
+    assert not inventory.ok(strict=True)
 
 
 def test_the_set_hash_is_that_of_results(tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ def test_the_set_hash_is_that_of_results(tmp_path: Path) -> None:
     inventory = verify(data, workers=1)
     assert not inventory.ok()
     assert len(inventory.datasets) == 3
-    for told in inventory.datasets:
-        task = "paired-image-text" if told.dataset == "paired" else told.dataset
+    for dataset in inventory.datasets:
+        task = "paired-image-text" if dataset.dataset == "paired" else dataset.dataset
         result = results[task]
         assert result is not None
-        assert result.data["set_hash"] == told.set_hash
+        assert result.data["set_hash"] == dataset.set_hash

@@ -320,9 +320,9 @@ class _Runner:
                 except DataError as error:
                     self._add_failure(source.quad.name, error)
                     continue
-                done = self.cut_one(source, path)
+                manifest = self.cut_one(source, path)
                 path.unlink(missing_ok=True)  # damaged, or no longer needed
-                failures = 0 if done else failures + 1
+                failures = 0 if manifest else failures + 1
                 if failures == _MAX_FAILURES:  # do not download terabytes of unusable files
                     self._add_untried(inputs[number + 1 :])
                     return

@@ -185,10 +185,10 @@ class _TileJob:
         nodata = raster.nodata
         no_data = int(nodata) if nodata is not None and nodata in range(256) else None
         source = band[:, self.first : self.end]
-        done = resample(source, part.y, self.x, no_data=no_data)
-        pixels = done.pixels
+        resampled = resample(source, part.y, self.x, no_data=no_data)
+        pixels = resampled.pixels
         if self.spec.exact:
-            if done.ties:
+            if resampled.ties:
                 pixels = published_pixels(
                     raster, source, part.first, self.first, tile, self.spec.size
                 )[part.top : part.bottom]

@@ -302,13 +302,13 @@ async def _fetch_all(
         tasks = [asyncio.create_task(fetch(url)) for url in urls]
         try:
             with progress.start("fetch", len(urls), "images") as bar:
-                for done, task in enumerate(asyncio.as_completed(tasks), 1):
+                for number, task in enumerate(asyncio.as_completed(tasks), 1):
                     url, result = await task
                     results[url] = result
                     counts[result.method if isinstance(result, Fetched) else "missing"] += 1
                     bar.advance()
                     bar.note(", ".join(f"{count} {name}" for name, count in counts.most_common()))
-                    if done == min(_NETWORK_CHECK_AFTER, len(urls)):
+                    if number == min(_NETWORK_CHECK_AFTER, len(urls)):
                         _check_network(list(results.values()))
         finally:
             for pending in tasks:

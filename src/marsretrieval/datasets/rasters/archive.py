@@ -170,12 +170,12 @@ def choose_names(paths: Sequence[Path], manifests: Iterable[RasterManifest]) -> 
     stems = Counter(_clean(path.stem).lower() for path in paths)
     names = {}
     for path in paths:
-        known = name_by_source.get(str(path.absolute())) or _moved(path, existing)
+        previous = name_by_source.get(str(path.absolute())) or _moved(path, existing)
         stem = _clean(path.stem)
         is_double = stems[stem.lower()] > 1 or stem.lower() in taken
         is_quad = geo.parse_quad_name(stem) is not None  # readers take such tars for quads
-        if known:
-            names[path] = known
+        if previous:
+            names[path] = previous
         elif is_double or is_quad or stem != path.stem:
             code = hashlib.sha256(str(path.absolute()).encode(errors="replace")).hexdigest()[:8]
             prefix = "raster-" if is_quad else ""

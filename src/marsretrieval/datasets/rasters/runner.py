@@ -228,20 +228,20 @@ def plan_rasters(
     manifests = list_manifests(out)
     _check_same_spec(out, manifests, spec, force=force)
     todo: list[RasterPlan] = []
-    kept: list[RasterManifest] = []
+    reusable: list[RasterManifest] = []
     failed: list[RasterProblem] = []
     rasters, skipped = _without_parts(paths)
     for path, name in choose_names(rasters, manifests).items():
         try:
             finished = finished_raster(out, name, spec, path)
             if finished is not None:
-                kept.append(finished)
+                reusable.append(finished)
                 continue
             with open_raster(path, bands=spec.bands, nodata=spec.nodata) as raster:
                 todo.append(_plan_raster(raster, name, spec))
         except DataError as error:
             failed.append(_problem(path, error))
-    return RastersPlan(todo, kept, failed, skipped, free_bytes(out))
+    return RastersPlan(todo, reusable, failed, skipped, free_bytes(out))
 
 
 def cut_rasters(

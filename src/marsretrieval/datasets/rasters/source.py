@@ -254,8 +254,8 @@ def _open(path: Path) -> Any:
         driver = "VRT"
     elif head.startswith(_JPEG_2000):
         with rasterio.Env() as env:
-            known = env.drivers()
-        driver = next((name for name in _JPEG_2000_DRIVERS if name in known), None)
+            drivers = env.drivers()
+        driver = next((name for name in _JPEG_2000_DRIVERS if name in drivers), None)
         if driver is None:
             raise DataError(
                 f"{path}: JPEG 2000, which this GDAL cannot read",

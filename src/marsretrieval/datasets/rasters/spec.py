@@ -53,10 +53,10 @@ class RasterSpec:
 
     def __post_init__(self) -> None:
         options = (("--tile-px", self.tile_px), ("--tile-m", self.tile_m), ("--delta", self.delta))
-        given = [name for name, value in options if value is not None]
-        if len(given) > 1:
+        names = [name for name, value in options if value is not None]
+        if len(names) > 1:
             raise UsageError(
-                f"{' and '.join(given)}: two sizes of one tile", remedy="Use one of them."
+                f"{' and '.join(names)}: two sizes of one tile", remedy="Use one of them."
             )
         if not _SIZES[0] <= self.size <= _SIZES[1]:
             raise UsageError(f"--size {self.size}: not within {_SIZES[0]}..{_SIZES[1]} pixels")

@@ -109,5 +109,5 @@ def _scale(
 ) -> npt.NDArray[np.float32]:
     if high <= low:  # the sample is constant
         return np.full(values.shape, 0 if high == 0 else 128, dtype=np.float32)
-    shown = np.where(valid, values, low).astype(np.float64)
-    return np.rint(np.clip((shown - low) * (255 / (high - low)), 0, 255)).astype(np.float32)
+    filled = np.where(valid, values, low).astype(np.float64)
+    return np.rint(np.clip((filled - low) * (255 / (high - low)), 0, 255)).astype(np.float32)

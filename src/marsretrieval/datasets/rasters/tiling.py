@@ -340,10 +340,10 @@ def _warp_cell(
     if not seam:
         return _sample_grid(raster, column, row, np.ones(column.shape, dtype=np.bool_))
     # The cell crosses the edge of the projection: each side is read on its own.
-    left = column < raster.width / 2
+    is_west = column < raster.width / 2
     values: Values = empty
     valid: Mask = np.zeros((size, size), dtype=np.bool_)
-    for side in (left, ~left):
+    for side in (is_west, ~is_west):
         part, part_valid = _sample_grid(raster, column, row, side)
         values = np.where(part_valid, part, values)
         valid = np.asarray(valid | part_valid, dtype=np.bool_)
@@ -379,11 +379,11 @@ def _pixel_grid(
     return column, row, True
 
 
-def _sample_grid(raster: Raster, column: Floats, row: Floats, wanted: Mask) -> tuple[Values, Mask]:
+def _sample_grid(raster: Raster, column: Floats, row: Floats, mask: Mask) -> tuple[Values, Mask]:
     from scipy.ndimage import map_coordinates
 
     size = column.shape
-    inside = wanted & (column >= 0) & (column <= raster.width) & (row >= 0) & (row <= raster.height)
+    inside = mask & (column >= 0) & (column <= raster.width) & (row >= 0) & (row <= raster.height)
     result = np.zeros((len(raster.bands), *size), dtype=np.float32)
     if not inside.any():
         return result, np.zeros(size, dtype=np.bool_)
@@ -412,15 +412,15 @@ def _sample_grid(raster: Raster, column: Floats, row: Floats, wanted: Mask) -> t
     else:
         weight = map_coordinates(valid.astype(np.float32), points, order=1, mode="nearest")
     enough: Mask = weight >= 0.5
-    kept = np.zeros(size, dtype=np.bool_)
-    kept[inside] = enough
+    is_filled = np.zeros(size, dtype=np.bool_)
+    is_filled[inside] = enough
     for band, plane in enumerate(values):
         filled = np.where(valid, plane, 0).astype(np.float64)
-        shown = map_coordinates(filled, points, order=1, mode="nearest")
-        result[band][kept] = shown[enough] / weight[enough]
+        sampled = map_coordinates(filled, points, order=1, mode="nearest")
+        result[band][is_filled] = sampled[enough] / weight[enough]
     if values.dtype.kind in "iu":  # 8-bit values are shown unchanged by the stretch `none`
-        return np.rint(result), kept
-    return result, kept
+        return np.rint(result), is_filled
+    return result, is_filled
 
 
 def _finest_step(coordinates: Floats, inside: Mask) -> float:

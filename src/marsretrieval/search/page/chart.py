@@ -170,8 +170,8 @@ class _Plane:
         box = self.box
         set_ = object.__setattr__
         set_(self, "polar", is_polar(box))
-        whole = box.width >= 360
-        set_(self, "centre_lon", 0.0 if whole else float(wrap_lon(box.west + box.width / 2)))
+        is_global = box.width >= 360
+        set_(self, "centre_lon", 0.0 if is_global else float(wrap_lon(box.west + box.width / 2)))
         t = np.linspace(0, 1, 181)
         lon = box.west + t * min(box.width, 360.0)
         x, y = self._plane(
@@ -445,11 +445,11 @@ def _edge_label(plane: _Plane, x: Floats, y: Floats, text: str, labels: list[Lab
     if not len(inside):
         return
     low = inside[np.argmax(y[inside])]
-    left = inside[np.argmin(x[inside])]
-    if _TOP + plane.height - y[low] <= x[left] - _LEFT:
+    leftmost = inside[np.argmin(x[inside])]
+    if _TOP + plane.height - y[low] <= x[leftmost] - _LEFT:
         labels.append(Label(float(x[low]), _TOP + plane.height + 16, text))
     else:
-        labels.append(Label(_LEFT - 5, float(y[left]) + 3, text, "end"))
+        labels.append(Label(_LEFT - 5, float(y[leftmost]) + 3, text, "end"))
 
 
 def _rounded(label: Label) -> Label:
@@ -556,8 +556,8 @@ def _locator(box: Box) -> tuple[float, float, float, float]:
     x = float(wrap_lon(box.west)) + 180 + width / 2
     y = 90 - (box.south + box.north) / 2
     wide, high = max(width, 8.0), max(height, 8.0)
-    left = 0.0 if width >= 360 else x % 360 - wide / 2
-    return round(left, 1), round(y - high / 2, 1), round(wide, 1), round(high, 1)
+    west = 0.0 if width >= 360 else x % 360 - wide / 2
+    return round(west, 1), round(y - high / 2, 1), round(wide, 1), round(high, 1)
 
 
 def _describe(box: Box, domain: int) -> str:

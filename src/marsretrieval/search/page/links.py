@@ -74,8 +74,10 @@ def links_at(lon: float, lat: float, shape: geo.Shape | None = None) -> list[Lin
             f"{_ODE}?{urlencode(query)}",
         )
     )
-    place = urlencode({"v": "0.1", "x": f"{east:.5f}", "y": f"{lat:.5f}", "z": "8", "p": _TREK_CRS})
-    links.append(Link("Trek", "The position in Mars Trek", f"{_TREK}#{place}&d="))
+    parameters = urlencode(
+        {"v": "0.1", "x": f"{east:.5f}", "y": f"{lat:.5f}", "z": "8", "p": _TREK_CRS}
+    )
+    links.append(Link("Trek", "The position in Mars Trek", f"{_TREK}#{parameters}&d="))
     return links
 
 

@@ -138,17 +138,17 @@ def write_page(
     """
     path = Path(path)
     check_page(hits, path, images)
-    shown = min(images, len(hits))
+    image_count = min(images, len(hits))
     loader = tile_images or TileImages(store)
-    thumbnails = loader.load_hits(hits, shown, progress=progress)
+    thumbnails = loader.load_hits(hits, image_count, progress=progress)
     unreadable = sum(thumbnail.image is None for thumbnail in thumbnails)
-    left_out = len(hits) - shown
+    left_out = len(hits) - image_count
     text = _render(hits, thumbnails, store, examples, command or search_command(hits, path))
     encoded = text.encode("utf-8", errors="replace")
     with atomic_path(path) as temporary:
         temporary.write_bytes(encoded)
     warn_missing(path, thumbnails, hits)
-    return PageSummary(path, len(encoded), shown - unreadable, unreadable, left_out)
+    return PageSummary(path, len(encoded), image_count - unreadable, unreadable, left_out)
 
 
 def check_page(hits: Hits, path: Path, images: int) -> None:
