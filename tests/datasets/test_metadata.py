@@ -208,7 +208,7 @@ def test_missing_and_unnamed_images_are_named(tmp_path: Path) -> None:
     assert isinstance(first, Record) and isinstance(second, Record)
     assert isinstance(gone, Skipped)
     assert gone.reason == f"cannot be read (No such file or directory) (named by {path}: line 3)"
-    with pytest.raises(DataError, match="3 images, none with a caption .*csv: line 3") as raised:
+    with pytest.raises(DataError, match=r"3 images, none with a caption .*csv: line 3") as raised:
         find_task("paired-image-text").open(tmp_path)
     assert "text" in str(raised.value.remedy)
     (dataset,) = verify(tmp_path, tasks=["paired"], workers=1).datasets
