@@ -277,8 +277,12 @@ def dataset_folder(data: str | Path, name: str, *, task: str, file_allowed: bool
     if file_allowed and is_dataset_file(data):
         return data
     if data.is_file():
+        kinds = (
+            "a folder, or a .tar, .parquet, .csv or .tsv file," if file_allowed else "the folder"
+        )
         raise DatasetNotFoundError(
-            f"{data}: a file, not a folder (data of task {task})", remedy=remedy
+            f"{data}: a file, not a folder (data of task {task})",
+            remedy=f"Name {kinds} with --data.",
         )
     if not data.is_dir():
         raise DatasetNotFoundError(f"{data}: no such folder (data of task {task})", remedy=remedy)
