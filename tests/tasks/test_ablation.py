@@ -11,7 +11,8 @@ import pytest
 
 import marsretrieval as mr
 from marsretrieval.embeddings import open_store
-from marsretrieval.embeddings.truncated import TruncatedStore, truncate
+from marsretrieval.embeddings.store import TruncatedStore
+from marsretrieval.encoders.base import truncate
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.metrics import landform
 from marsretrieval.report.compare import compare_results

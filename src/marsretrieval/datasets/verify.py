@@ -16,13 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from marsretrieval.datasets.base import ImageSource, Record, annotated_hash, set_hash
-from marsretrieval.datasets.checks import (
-    check_captions,
-    check_images,
-    check_labels,
-    check_near_duplicates,
-    check_tiles,
-)
 from marsretrieval.datasets.ctx import QuadManifest, all_quads, read_manifest
 from marsretrieval.datasets.download import MAX_MISSING, DownloadRecord, find_source, read_record
 from marsretrieval.datasets.ground_truth import (
@@ -31,7 +24,15 @@ from marsretrieval.datasets.ground_truth import (
     landform_name,
     read_points,
 )
-from marsretrieval.datasets.inventory import DatasetInventory, Inventory
+from marsretrieval.datasets.inventory import (
+    DatasetInventory,
+    Inventory,
+    check_captions,
+    check_images,
+    check_labels,
+    check_near_duplicates,
+    check_tiles,
+)
 from marsretrieval.datasets.listing import list_visible
 from marsretrieval.datasets.open import is_dataset_file, open_images
 from marsretrieval.datasets.positions import PositionColumns

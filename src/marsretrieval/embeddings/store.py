@@ -379,6 +379,47 @@ class EmbeddingStore:
                 yield block, row_numbers[positions] - block.start, positions
 
 
+class TruncatedStore(EmbeddingStore):
+    """A store in memory with the truncated vectors of another one, searched without an index."""
+
+    def __init__(self, store: EmbeddingStore, dim: int) -> None:
+        """Wrap a store.
+
+        Args:
+            store: The store of the full vectors.
+            dim: Number of dimensions to keep.
+        """
+        # A path that does not exist: an index of the full vectors must not be used.
+        path = Path(f"{store.path} (first {dim} dimensions)")
+        super().__init__(path, replace(store.manifest, dimension=dim), store.entries)
+        self._store = store
+
+    def _block(self, index: int) -> Block:
+        block = self._blocks.get(index)
+        if block is None:
+            block = _TruncatedBlock(self._store._block(index), self.dimension)
+            self._blocks[index] = block
+        return block
+
+
+class _TruncatedBlock(Block):
+    """Rows of a shard with truncated vectors, computed at first use."""
+
+    def __init__(self, block: Block, dim: int) -> None:
+        super().__init__(block.batch, block.start, dim)
+        self._full = block
+        self._truncated: npt.NDArray[Any] | None = None
+
+    @property
+    def vectors(self) -> npt.NDArray[Any]:
+        """(n, dimension) in the dtype of the store."""
+        if self._truncated is None:
+            from marsretrieval.encoders.base import truncate
+
+            self._truncated = truncate(self._full.vectors, self.dimension)
+        return self._truncated
+
+
 def open_store(path: str | Path) -> EmbeddingStore:
     """Open a complete or partial store.
 

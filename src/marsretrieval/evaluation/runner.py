@@ -22,8 +22,8 @@ from marsretrieval.embeddings.builder import BuildReport, build_store
 from marsretrieval.embeddings.manifest import ModelRequest
 from marsretrieval.embeddings.pipeline import DecodeIn
 from marsretrieval.embeddings.plan import drop_stores, invalidate_cache, prepare_cache
-from marsretrieval.embeddings.store import EmbeddingStore, open_store
-from marsretrieval.encoders.base import Encoder
+from marsretrieval.embeddings.store import EmbeddingStore, TruncatedStore, open_store
+from marsretrieval.encoders.base import Encoder, TruncatedEncoder
 from marsretrieval.encoders.doctor import check_batches
 from marsretrieval.encoders.registry import load
 from marsretrieval.errors import DataError, MarsRetrievalError, StoreError
@@ -378,8 +378,6 @@ def _evaluate(
     if dim is None:
         outcome = job.task.evaluate(job.data, encoder, store, job.cache, job.settings, progress)
         return outcome, encoder.dimension
-    from marsretrieval.embeddings.truncated import TruncatedEncoder, TruncatedStore
-
     make_folder(job.cache)
     # Captions are embedded again: the store of the full ones stays as it is.
     with tempfile.TemporaryDirectory(prefix=".truncated-", dir=job.cache) as scratch:
