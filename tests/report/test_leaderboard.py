@@ -104,6 +104,21 @@ def test_a_page_has_metrics_facts_command_and_downloads(site: Path, folders: Pat
     assert (folder / "metrics.csv").read_text(encoding="utf-8").startswith("model,task,")
 
 
+def test_sets_of_one_task_are_told_apart_in_the_contents(tmp_path: Path) -> None:
+    outcome = make_landform(0.4)
+    for name in ("a", "b"):
+        made = replace(
+            result("landform", name, outcome), request="a" * 64, settings={"resamples": 50}
+        )
+        made = replace(made, data={**made.data, "set_hash": name * 64})
+        write(made, outcome, tmp_path / "in" / name)
+    write_leaderboard([tmp_path / "in"], tmp_path / "site")
+    text = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
+    contents = text.partition('<nav class="toc"')[2].partition("</nav>")[0]
+    hashes = re.findall(r"set ([0-9a-f]{8})<", contents)
+    assert sorted(hashes) == ["a" * 8, "b" * 8]
+
+
 def test_the_site_holds_no_path_of_this_machine(site: Path, folders: Path) -> None:
     for path in site.rglob("*.html"):
         assert str(folders) not in path.read_text(encoding="utf-8")

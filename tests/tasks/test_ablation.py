@@ -182,6 +182,17 @@ def test_distractors_are_ranked_but_no_query(tiny_planet: Path, tmp_path: Path) 
     assert set(result.metrics["all"]["strict"]["per_class"] or ()) == set(labels[1:])
 
 
+def test_class_names_without_images_are_noted(tiny_planet: Path) -> None:
+    labels = sorted(set(TASKS[1].open(tiny_planet).annotations.values()))
+    names = {label: label for label in labels}
+    data = LandformRetrieval(class_names={**names, "dunes": "dunes", "ice": None}).open(tiny_planet)
+    assert len(data.notes) == 1
+    assert data.notes[0].endswith("no image of 2 labels in the class names: dunes, ice")
+    assert not LandformRetrieval(class_names=names).open(tiny_planet).notes
+    with pytest.raises(DataError, match="mark 5 labels as distractors and leave 1 as queries"):
+        LandformRetrieval(class_names={**dict.fromkeys(labels), labels[0]: "x"}).open(tiny_planet)
+
+
 @pytest.mark.parametrize(
     ("dim", "words"),
     [

@@ -13,6 +13,7 @@ import numpy as np
 
 from marsretrieval.datasets.base import ImageSource, annotated_hash, set_hash
 from marsretrieval.datasets.open import open_images
+from marsretrieval.datasets.tables import list_some
 from marsretrieval.embeddings.batches import embed_texts
 from marsretrieval.embeddings.store import EmbeddingStore
 from marsretrieval.errors import DataError, MarsRetrievalWarning, UsageError
@@ -38,6 +39,7 @@ from marsretrieval.tasks.base import (
     first_reason,
     first_rows,
 )
+from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.encoders.base import Encoder, Modality
@@ -136,11 +138,18 @@ class LandformRetrieval:
         folder = dataset_folder(data, self.folder_name, task=self.name, file_allowed=True)
         source = open_images(folder)
         labels, skipped = collect(source, lambda record: record.label, missing="no label")
+        notes = self._unused_names(folder, labels.values())
         labels = self._name_classes(folder, labels)
         classes = self._queried(labels.values())
         if not labels:
             raise DataError(
                 f"{folder}: no image has a label{first_reason(skipped)}", remedy=_LABEL_REMEDY
+            )
+        if len(classes) < 2 <= len(set(labels.values())) and self._distractors:
+            raise DataError(
+                f"{folder}: the class names mark {pluralize(len(self._distractors), 'label')} as "
+                f"distractors and leave {len(classes)} as queries",
+                remedy="Name at least two classes; - and null mark distractors.",
             )
         _require_two_classes(folder, classes)
         return TaskData(
@@ -150,7 +159,18 @@ class LandformRetrieval:
             fingerprint=self._fingerprint(source, labels),
             annotations=labels,
             skipped=skipped,
+            notes=notes,
         )
+
+    def _unused_names(self, folder: Path, labels: Iterable[str]) -> list[str]:
+        """Note about class names of labels that no image has."""
+        unused = sorted((self.class_names or {}).keys() - set(labels))
+        if not unused:
+            return []
+        return [
+            f"{folder}: no image of {pluralize(len(unused), 'label')} in the class names: "
+            f"{list_some(unused, _MAX_NAMES)}"
+        ]
 
     def _fingerprint(self, source: ImageSource, labels: Mapping[str, str]) -> str:
         data_fingerprint = fingerprint(source, labels)
@@ -201,12 +221,15 @@ class LandformRetrieval:
 
     def _queried(self, names: Iterable[str]) -> list[str]:
         """Sorted names of the classes that are queries: all but the distractors."""
-        distractors = {
+        return sorted(set(names) - self._distractors)
+
+    @property
+    def _distractors(self) -> set[str]:
+        return {
             f"{label} {_DISTRACTOR}"
             for label, name in (self.class_names or {}).items()
             if name is None
         }
-        return sorted(set(names) - distractors)
 
     def missing_modality(self, data: TaskData, modalities: frozenset[Modality]) -> Modality | None:
         """Return "text" if the model has no text encoder and the queries are texts.
