@@ -292,7 +292,7 @@ def test_visible_devices_are_used_without_ids(
     visible: str, device: str, checkout: Path, bash: Bash
 ) -> None:
     script = checkout / "scripts" / "landform_retrieval" / "gme.sh"
-    done = bash(script, "--dry-run", CUDA_VISIBLE_DEVICES=visible)
+    done = bash(script, "--dry-run", CUDA_VISIBLE_DEVICES=visible, REAL="true")
     assert done.returncode == 0, done.stderr
     assert f"--device {device} --dry-run" in calls(checkout)[0]
     assert ("running on the CPU" in done.stderr) == (device == "cpu")
@@ -325,10 +325,11 @@ def test_invalid_arguments_are_reported(
 def test_a_model_is_chosen_by_argument_or_variable(checkout: Path, bash: Bash) -> None:
     script = checkout / "scripts" / "landform_retrieval" / "openclip.sh"
     argument_lists = [["SigLIP2-512"], ["siglip-384"], ["dfn2b"], ["PE-Core"]]
+    # Only the calls are of interest here: the commands themselves are run for real above.
     for item in argument_lists:
-        bash(script, "0", *item, "--dry-run")
-    bash(script, "0", "--dry-run", MARSRETRIEVAL_MODEL="DFN2B")
-    bash(script, "0", "--dry-run", MARSRETRIEVAL_MODEL="gme")
+        bash(script, "0", *item, "--dry-run", REAL="true")
+    bash(script, "0", "--dry-run", REAL="true", MARSRETRIEVAL_MODEL="DFN2B")
+    bash(script, "0", "--dry-run", REAL="true", MARSRETRIEVAL_MODEL="gme")
     assert [item.split(" -m ")[1].split()[0] for item in calls(checkout)] == [
         "vit-l-16-siglip2-512",
         "vit-l-16-siglip-384",

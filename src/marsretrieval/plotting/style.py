@@ -210,6 +210,7 @@ class Layout:
     def __init__(
         self, width: float, ratio: float, frame: MapFrame, style: Style, *, titled: bool
     ) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         available = width - _LEFT - _RIGHT
@@ -220,6 +221,8 @@ class Layout:
         self._right, self._bottom = _RIGHT + 2 * around, _BOTTOM + around
         self._bar: Any = None
         self.figure = Figure(dpi=100, facecolor=style.paper)
+        # With the base canvas, matplotlib makes a renderer for every text that it measures.
+        FigureCanvasAgg(self.figure)
         self.axes = self.figure.add_axes((0, 0, 1, 1), projection=frame.projection)
         self._arrange()
 
