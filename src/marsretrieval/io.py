@@ -43,6 +43,7 @@ _NOT_DAMAGE = {
     errno.EROFS, errno.EBUSY, errno.EINTR, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN,
     *(getattr(errno, name, errno.EIO) for name in ("ESTALE", "EDQUOT", "EREMOTEIO")),
 }  # fmt: skip
+_OUTPUT_REMEDY = "Check that the folder exists, is yours and has free space, or choose another."
 _OUTPUT_REMEDIES = {
     errno.EISDIR: "It is a folder: name a file.",
     errno.EINVAL: "It is a device or pipe: name a regular file.",
@@ -354,10 +355,7 @@ def _stale_files(path: Path) -> list[Path]:
 def _output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(
         f"{path}: cannot be written ({error.strerror or error})",
-        remedy=_OUTPUT_REMEDIES.get(
-            error.errno or 0,
-            "Check that the folder exists, is yours and has free space, or choose another.",
-        ),
+        remedy=_OUTPUT_REMEDIES.get(error.errno or 0, _OUTPUT_REMEDY),
     )
 
 
