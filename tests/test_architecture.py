@@ -51,7 +51,7 @@ ALLOWED = {
     "metrics": {"geo", "results", "errors", "lazy"},
     "plotting": {"geo", "io", "errors", "text", "lazy"},
     "html": {"text"},
-    "geo": {"io", "errors", "lazy"},
+    "geo": {"io", "file_names", "errors", "lazy"},
 }
 
 

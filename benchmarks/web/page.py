@@ -15,7 +15,6 @@ that no model is used. Measured in the page, by its own clock:
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import time
@@ -25,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.search.generate import generate
-from benchmarks.web.speed import Server, spread
+from benchmarks.web.speed import Server, spread, write_figures
 from marsretrieval.embeddings import open_store
 from marsretrieval.search.index.find import index_of
 from marsretrieval.system import hardware, package_versions
@@ -159,10 +158,7 @@ def main() -> None:
         "machine": hardware(),
         "packages": package_versions(),
     }
-    text = json.dumps(results, indent=1)
-    if settings.out:
-        settings.out.write_text(text + "\n")
-    print(text)
+    write_figures(results, settings.out)
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def suggest_path(path: Path | str) -> str:
     """Say what may be wrong with the path of a missing file.
 
     Args:
-        path: A path that does not exist.
+        path: A path that is no file.
 
     Returns:
         A remedy: the nearest names in its folder, or the first folder that is missing.
@@ -80,6 +80,8 @@ def suggest_path(path: Path | str) -> str:
     path = Path(path)
     missing = path
     try:
+        if path.exists():
+            return "It is not a file: name a file in it, if it is a folder."
         while not missing.parent.exists() and missing.parent != missing:
             missing = missing.parent
         if missing != path:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from typing_extensions import TypedDict
 
 from marsretrieval.errors import DataError, MarsRetrievalError, OutputError
+from marsretrieval.file_names import suggest_path
 
 try:
     import fcntl
@@ -42,6 +43,7 @@ _NOT_DAMAGE = {
     errno.EROFS, errno.EBUSY, errno.EINTR, errno.EAGAIN, errno.ETIMEDOUT, errno.ENOTCONN,
     *(getattr(errno, name, errno.EIO) for name in ("ESTALE", "EDQUOT", "EREMOTEIO")),
 }  # fmt: skip
+_OUTPUT_REMEDY = "Check that the folder exists, is yours and has free space, or choose another."
 _OUTPUT_REMEDIES = {
     errno.EISDIR: "It is a folder: name a file.",
     errno.EINVAL: "It is a device or pipe: name a regular file.",
@@ -57,6 +59,7 @@ _STALE_SECONDS = 3600.0
 _stale_by_folder: dict[str, dict[str, list[str]]] = {}  # temporary files by folder, then by stem
 _MAX_JSON_BYTES = 64 * 2**20  # far more than the files of this package need
 _MAX_JSON_DEPTH = 100
+_JSON_REMEDY = "Check that it is the right file; if it is, write, copy or download it again."
 _MAX_DIGITS = 300  # of an integer, so that it fits into a float
 
 
@@ -262,7 +265,7 @@ def output_folder(path: Path) -> Iterator[Path]:
     """Create a folder if needed, and remove it after the block if it was created and is empty.
 
     Args:
-        path: The folder. Its missing parents are created, and removed, in the same way.
+        path: The folder; its missing parents are treated alike.
 
     Yields:
         `path`.
@@ -352,10 +355,7 @@ def _stale_files(path: Path) -> list[Path]:
 def _output_error(path: Path, error: OSError) -> OutputError:
     return OutputError(
         f"{path}: cannot be written ({error.strerror or error})",
-        remedy=_OUTPUT_REMEDIES.get(
-            error.errno or 0,
-            "Check that the folder exists, is yours and has free space, or choose another.",
-        ),
+        remedy=_OUTPUT_REMEDIES.get(error.errno or 0, _OUTPUT_REMEDY),
     )
 
 
@@ -418,13 +418,15 @@ def read_json(path: Path, *, limit: int = _MAX_JSON_BYTES, strict: bool = True) 
         with open(_open_regular(path), "rb") as file:
             data = file.read(limit + 1)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
+        raise DataError(f"{path}: no such file", remedy=suggest_path(path)) from error
     except IsADirectoryError as error:
-        raise DataError(f"{path}: a folder, not a JSON file") from error
+        raise DataError(
+            f"{path}: a folder, not a JSON file", remedy="Name a file in it."
+        ) from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable as JSON ({error})") from error
+        raise DataError(f"{path}: not readable as JSON ({error})", remedy=_JSON_REMEDY) from error
     if len(data) > limit:
-        raise DataError(f"{path}: longer than the limit of {limit:,} bytes")
+        raise DataError(f"{path}: longer than the limit of {limit:,} bytes", remedy=_JSON_REMEDY)
     return parse_json(data, source=path, strict=strict)
 
 
@@ -456,9 +458,11 @@ def parse_json(data: bytes | str, *, source: Path | str, strict: bool = True) ->
         if "\\ud" in text.casefold():  # a lone surrogate cannot be encoded as UTF-8
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
-        raise DataError(f"{source}: not readable as JSON (nested too deep)") from error
+        raise DataError(
+            f"{source}: not readable as JSON (nested too deep)", remedy=_JSON_REMEDY
+        ) from error
     except ValueError as error:  # includes UnicodeDecodeError
-        raise DataError(f"{source}: not readable as JSON ({error})") from error
+        raise DataError(f"{source}: not readable as JSON ({error})", remedy=_JSON_REMEDY) from error
     level = [value]
     for _ in range(_MAX_JSON_DEPTH):
         level = [
@@ -470,7 +474,10 @@ def parse_json(data: bytes | str, *, source: Path | str, strict: bool = True) ->
         ]
         if not level:
             return value
-    raise DataError(f"{source}: not readable as JSON (nested deeper than {_MAX_JSON_DEPTH} levels)")
+    raise DataError(
+        f"{source}: not readable as JSON (nested deeper than {_MAX_JSON_DEPTH} levels)",
+        remedy=_JSON_REMEDY,
+    )
 
 
 def from_json(

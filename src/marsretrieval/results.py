@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError
+from marsretrieval.file_names import suggest_path
 from marsretrieval.io import (
     Int64,
     JsonObject,
@@ -358,7 +359,7 @@ def find_results(paths: Iterable[str | Path]) -> list[Path]:
         elif source.exists():
             files.append(source)
         else:
-            raise DataError(f"{source}: no such file or folder")
+            raise DataError(f"{source}: no such file or folder", remedy=suggest_path(source))
     return list({path.resolve(): path for path in files}.values())
 
 

@@ -192,6 +192,22 @@ def test_failures_are_exit_code_1(files: Path, tmp_path: Path) -> None:
         assert done.stdout == ""
 
 
+def test_errors_of_missing_and_damaged_files_have_a_remedy(files: Path, tmp_path: Path) -> None:
+    texts = ("--texts", files / "pair_texts.npy")
+    missing = call("paired", "--images", files / "pair_image.npy", *texts, code=1).stderr
+    assert f"Did you mean {files / 'pair_images.npy'}" in missing
+    (tmp_path / "labels.json").write_text('{"labels": [')
+    for labels, remedy in (
+        (tmp_path / "labels.json", "Check that it is the right file"),
+        (tmp_path / "label.json", f"Did you mean {tmp_path / 'labels.json'}?"),
+        (tmp_path, "Name a file in it."),
+        (tmp_path / "x" / "y.json", f"there is no folder {tmp_path / 'x'}."),
+    ):
+        assert remedy in call(*landform(files, labels=labels), code=1).stderr
+    folder = ("landform", "--run", tmp_path, "--name", "x", "--data", tmp_path)
+    assert call(*folder, code=1).stderr.splitlines()[-1].strip()
+
+
 def test_errors_of_the_metrics_name_all_files(files: Path, tmp_path: Path) -> None:
     short = tmp_path / "short.npy"
     np.save(short, np.load(files / "pair_texts.npy")[1:])

@@ -267,7 +267,7 @@ def download(
         ]
         _print_plans(plans, as_json=as_json)
         return
-    link_settings = LinkSettings() if workers is None else LinkSettings(workers=workers)
+    link_settings = LinkSettings(workers=16 if workers is None else workers)
     reports: list[Report] = []
     for name in names:
         say(f"{name}: looking up the files to download")

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from marsretrieval.datasets.tables import list_some
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
+from marsretrieval.file_names import suggest_path
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def read_embeddings(path: str | Path) -> EmbeddingFile:
     """
     path = Path(path)
     if not path.is_file():
-        raise DatasetNotFoundError(f"{path}: no such file")
+        raise DatasetNotFoundError(f"{path}: no such file", remedy=suggest_path(path))
     readers = {".parquet": _read_parquet, ".npz": _read_npz, ".safetensors": _read_safetensors}
     reader = readers.get(path.suffix.lower())
     if reader is None:

@@ -20,6 +20,7 @@ from marsretrieval.datasets.images import EXTENSIONS
 from marsretrieval.datasets.listing import list_visible
 from marsretrieval.datasets.metadata import PAIR_SUFFIXES, is_table_of_images
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
+from marsretrieval.file_names import suggest_path
 from marsretrieval.geo.sphere import tile_corner
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def open_images(path: str | Path) -> ImageSource:
     if not is_utf8(str(path)):
         raise DataError(f"{escape(str(path))}: its name is not UTF-8", remedy="Rename it.")
     if not path.exists():
-        raise DatasetNotFoundError(f"{path}: no such file or folder")
+        raise DatasetNotFoundError(f"{path}: no such file or folder", remedy=suggest_path(path))
     if path.is_file():
         return _open_file(path)
     saved = _find_arrow_files(path)

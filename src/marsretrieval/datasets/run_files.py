@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from marsretrieval.datasets.tables import list_some
 from marsretrieval.errors import DataError, DatasetNotFoundError
+from marsretrieval.file_names import suggest_path
 
 _NAMED = 3  # ids named in a message
 _GZIP = b"\x1f\x8b"
@@ -116,7 +117,7 @@ def read_run(path: str | Path) -> RunFile:
     """
     path = Path(path)
     if not path.is_file():
-        raise DatasetNotFoundError(f"{path}: no such file")
+        raise DatasetNotFoundError(f"{path}: no such file", remedy=suggest_path(path))
     shared: dict[str, str] = {}  # one string per id
     columns: dict[str, tuple[list[str], list[float], list[int]]] = {}
     try:

@@ -14,6 +14,7 @@ from marsretrieval import geo
 from marsretrieval.datasets.positions import has_positions, read_positions
 from marsretrieval.datasets.tables import Table, list_some, parse_number, read_table
 from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
+from marsretrieval.file_names import suggest_path
 from marsretrieval.io import JsonObject, from_json, read_json
 from marsretrieval.text import pluralize
 
@@ -98,7 +99,7 @@ def read_vectors(path: str | Path) -> npt.NDArray[Any]:
     try:
         vectors = np.load(path, allow_pickle=False)
     except FileNotFoundError as error:
-        raise DatasetNotFoundError(f"{path}: no such file") from error
+        raise DatasetNotFoundError(f"{path}: no such file", remedy=suggest_path(path)) from error
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"{path}: not readable as .npy ({reason})", remedy=remedy) from error
@@ -114,7 +115,8 @@ def read_vectors(path: str | Path) -> npt.NDArray[Any]:
     invalid_rows = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if invalid_rows.size:
         raise DataError(
-            f"{path}: {invalid_rows.size} rows hold NaN or infinity (first: row {invalid_rows[0]})"
+            f"{path}: {invalid_rows.size} rows hold NaN or infinity (first: row {invalid_rows[0]})",
+            remedy="Compute these rows again, or remove them from all inputs.",
         )
     return vectors
 
@@ -178,7 +180,7 @@ def read_predictions(path: str | Path, *, tile_deg: float = geo.TILE_DEG) -> Pre
             "latitudes -90..90 north.",
         ) from error
     if not positions.rows.size:
-        raise TableError(f"{path}: no predictions, only a header")
+        raise TableError(f"{path}: no predictions, only a header", remedy="Give one row per tile.")
     ids = [_cell_text(table.rows[row][name]) for row in positions.rows]
     labels = [table.labels[row] for row in positions.rows]
     scores = np.array(

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
+from marsretrieval.file_names import suggest_path
 from marsretrieval.geo import MARS_RADIUS_M, vector_files
 from marsretrieval.geo.crs import coordinate_system
 from marsretrieval.io import read_json
@@ -154,7 +155,7 @@ def read_table(
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:
-        raise DatasetNotFoundError(f"{path}: no such file") from error
+        raise DatasetNotFoundError(f"{path}: no such file", remedy=suggest_path(path)) from error
     except (OSError, ValueError) as error:
         raise TableError(f"{path}: not readable ({error})") from error
     if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):

@@ -11,7 +11,6 @@ from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings.batches import (
-        QueryEncoder,
         embed_images,
         embed_texts,
     )
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from marsretrieval.embeddings.shards import Block
     from marsretrieval.embeddings.store import Columns, EmbeddingStore, open_store
     from marsretrieval.embeddings.verify import Problem, Verification, verify_store
+    from marsretrieval.encoders.base import QueryEncoder
 
 __all__ = [
     "DECODE_IN",
@@ -95,8 +95,8 @@ __getattr__, __dir__ = lazy_exports(
             "merge_stores",
             "subset_store",
         ),
+        "marsretrieval.encoders.base": ("QueryEncoder",),
         "marsretrieval.embeddings.batches": (
-            "QueryEncoder",
             "embed_images",
             "embed_texts",
         ),

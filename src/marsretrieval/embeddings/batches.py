@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from marsretrieval.errors import (
 )
 
 if TYPE_CHECKING:
-    from marsretrieval.encoders import TextRole
+    from marsretrieval.encoders import QueryEncoder, TextRole
 
 _UNIT_TOLERANCE = 1e-3
 _TRIALS_PER_SIZE = 3  # batches before a larger size is tried
@@ -310,39 +310,6 @@ class _OutOfMemoryError(Exception):
 
     Holds no frame of the failed call, so that the memory of its tensors is freed.
     """
-
-
-class QueryEncoder(Protocol):
-    """The part of the Encoder interface that queries need."""
-
-    @property
-    def id(self) -> str:
-        """Model id."""
-
-    @property
-    def dimension(self) -> int:
-        """Vector dimension."""
-
-    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """Embed images.
-
-        Args:
-            images: n RGB images.
-
-        Returns:
-            float32 array of shape (n, dimension), unit rows.
-        """
-
-    def encode_texts(self, texts: Sequence[str], *, role: TextRole = "query") -> Vectors:
-        """Embed texts.
-
-        Args:
-            texts: n texts.
-            role: Whether the texts are queries or captions.
-
-        Returns:
-            float32 array of shape (n, dimension), unit rows.
-        """
 
 
 def embed_images(encoder: QueryEncoder, images: Sequence[Image.Image]) -> Vectors:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         Modality,
         ModelSpec,
         PromptPreset,
+        QueryEncoder,
         TextRole,
         Vectors,
     )
@@ -33,6 +34,7 @@ __all__ = [
     "Modality",
     "ModelSpec",
     "PromptPreset",
+    "QueryEncoder",
     "TextRole",
     "Vectors",
     "all_specs",
@@ -57,6 +59,7 @@ __getattr__, __dir__ = lazy_exports(
             "Modality",
             "ModelSpec",
             "PromptPreset",
+            "QueryEncoder",
             "TextRole",
             "Vectors",
         ),

@@ -42,13 +42,8 @@ _DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d{1,4})?")
 _BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
-@runtime_checkable
-class Encoder(Protocol):
-    """Interface of a model that embeds images, and usually texts, into one space.
-
-    Similarity is the cosine. All vectors are float32 of unit length, and a batch gives the same
-    rows as one item at a time.
-    """
+class QueryEncoder(Protocol):
+    """The part of the Encoder interface that queries need."""
 
     @property
     def id(self) -> str:
@@ -57,6 +52,39 @@ class Encoder(Protocol):
     @property
     def dimension(self) -> int:
         """Vector dimension."""
+
+    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
+        """Embed images.
+
+        Args:
+            images: n RGB images.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+        """
+
+    def encode_texts(self, texts: Sequence[str], *, role: TextRole = "query") -> Vectors:
+        """Embed texts.
+
+        Args:
+            texts: n texts.
+            role: Whether the texts are queries or captions.
+
+        Returns:
+            float32 array of shape (n, dimension), unit rows.
+
+        Raises:
+            ModalityError: If the model has no text encoder.
+        """
+
+
+@runtime_checkable
+class Encoder(QueryEncoder, Protocol):
+    """Interface of a model that embeds images, and usually texts, into one space.
+
+    Similarity is the cosine. All vectors are float32 of unit length, and a batch gives the same
+    rows as one item at a time.
+    """
 
     @property
     def modalities(self) -> frozenset[Modality]:
@@ -90,30 +118,6 @@ class Encoder(Protocol):
 
         Returns:
             float32 array of shape (n, dimension), unit rows.
-        """
-
-    def encode_images(self, images: Sequence[Image.Image]) -> Vectors:
-        """Embed images.
-
-        Args:
-            images: n RGB images.
-
-        Returns:
-            float32 array of shape (n, dimension), unit rows.
-        """
-
-    def encode_texts(self, texts: Sequence[str], *, role: TextRole = "query") -> Vectors:
-        """Embed texts.
-
-        Args:
-            texts: n texts.
-            role: Whether the texts are queries or captions.
-
-        Returns:
-            float32 array of shape (n, dimension), unit rows.
-
-        Raises:
-            ModalityError: If the model has no text encoder.
         """
 
     def count_truncated(self, texts: Sequence[str], *, role: TextRole = "query") -> int | None:

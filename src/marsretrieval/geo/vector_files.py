@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError, MissingDependencyError
+from marsretrieval.file_names import suggest_path
 
 EXPORT_AGAIN = "Export it again as GeoPackage, GeoJSON or GeoParquet."
 
@@ -113,7 +114,7 @@ def _check_content(path: Path, suffix: str) -> None:
         with path.open("rb") as file:
             head = file.read(4096)
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
+        raise DataError(f"{path}: no such file", remedy=suggest_path(path)) from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not readable ({error})") from error
     if not head.startswith(_MAGIC[suffix]) or (suffix == ".kml" and not _is_kml(head)):
@@ -251,7 +252,7 @@ def read_parquet(path: str | Path, *, fields: bool = True) -> Layer:
             crs=crs,
         )
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
+        raise DataError(f"{path}: no such file", remedy=suggest_path(path)) from error
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(
             f"{path}: not a readable Parquet file ({error})", remedy=EXPORT_AGAIN

@@ -15,6 +15,7 @@ from marsretrieval import geo
 from marsretrieval.datasets.geotiff import GeoTiff
 from marsretrieval.datasets.listing import list_visible
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
+from marsretrieval.file_names import suggest_path
 
 SERVER = "https://murray-lab.caltech.edu/CTX/V01/tiles"
 NO_DATA = 0
@@ -268,4 +269,4 @@ def _files(start: Path) -> Iterator[Path]:
             if entry.is_dir() or entry.suffix.lower() in (*_TIFF, _ZIP):
                 yield from _files(entry)
     else:
-        raise DatasetNotFoundError(f"{start}: no such file or folder")
+        raise DatasetNotFoundError(f"{start}: no such file or folder", remedy=suggest_path(start))

@@ -25,6 +25,7 @@ from marsretrieval.datasets.rasters.spec import RasterSpec
 from marsretrieval.datasets.rasters.stretch import compute_stretch
 from marsretrieval.datasets.rasters.tiling import list_tiles
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
+from marsretrieval.file_names import suggest_path
 from marsretrieval.io import output_folder
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.system import usable_cpus
@@ -204,7 +205,7 @@ def _files(start: Path) -> Iterator[Path]:
             if entry.is_dir() or entry.suffix.lower() in (*SUFFIXES, ".zip"):
                 yield from _files(entry)
     else:
-        raise DatasetNotFoundError(f"{start}: no such file or folder")
+        raise DatasetNotFoundError(f"{start}: no such file or folder", remedy=suggest_path(start))
 
 
 def plan_rasters(

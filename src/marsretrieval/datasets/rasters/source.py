@@ -23,6 +23,7 @@ from marsretrieval import geo
 from marsretrieval.datasets.georeference import degree_converter
 from marsretrieval.datasets.listing import files_fingerprint, is_tiff
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
+from marsretrieval.file_names import suggest_path
 from marsretrieval.geo.crs import OtherBodyError
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".jpx")
@@ -223,7 +224,7 @@ def open_raster(
             "rasterio", "geotiff", needed_for="cutting rasters into tiles"
         ) from error
     if not path.is_file():
-        raise DatasetNotFoundError(f"{path}: no such file")
+        raise DatasetNotFoundError(f"{path}: no such file", remedy=suggest_path(path))
     if path.stat().st_size == 0:
         raise DataError(f"{path}: an empty file", remedy="Copy or download it again.")
     with rasterio.Env(**_GDAL), warnings.catch_warnings():
