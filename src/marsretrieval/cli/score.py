@@ -40,7 +40,7 @@ Json = Annotated[
     Path | None, typer.Option("--json", metavar="OUT", help="Output JSON file; - for stdout.")
 ]
 
-_PANEL = "Embeddings or rankings of a dataset's items, with a result as of run"
+_PANEL = "Vectors or rankings of a dataset's items; writes a result file like run"
 Embeddings = Annotated[
     Path | None,
     typer.Option(
@@ -61,11 +61,12 @@ Run = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(
-        rich_help_panel=_PANEL, help="Folder that holds the datasets, or one dataset (data)."
+        rich_help_panel=_PANEL,
+        help="Folder that holds the datasets, or one dataset (default: data).",
     ),
 ]
 Results = Annotated[
-    Path | None, typer.Option(rich_help_panel=_PANEL, help="Folder for results (results).")
+    Path | None, typer.Option(rich_help_panel=_PANEL, help="Folder for results (default: results).")
 ]
 Name = Annotated[
     str | None,
@@ -79,9 +80,12 @@ Force = Annotated[
 
 @app.command(cls=Command)
 def paired(
-    images: Annotated[Path | None, typer.Option(help=".npy, (n, d) unit rows.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Image vectors: .npy of shape (n, d), unit rows.")
+    ] = None,
     texts: Annotated[
-        Path | None, typer.Option(help=".npy, (n, d) unit rows; row i belongs to image i.")
+        Path | None,
+        typer.Option(help="Text vectors: .npy of shape (n, d); row i belongs to image i."),
     ] = None,
     embeddings: Embeddings = None,
     run: Run = None,
@@ -128,14 +132,16 @@ def paired(
 
 @app.command(cls=Command)
 def landform(
-    images: Annotated[Path | None, typer.Option(help=".npy, (n, d) unit rows.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Image vectors: .npy of shape (n, d), unit rows.")
+    ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="JSON: labels and image_ids, one per image, and query_names."),
+        typer.Option(help="JSON file with labels and image_ids per image, and query_names."),
     ] = None,
     queries: Annotated[
         Path | None,
-        typer.Option(help=".npy, (c, d) unit rows, one per query name; see --query-kind."),
+        typer.Option(help="Query vectors: .npy of shape (c, d), one row per query name."),
     ] = None,
     embeddings: Embeddings = None,
     run: Run = None,
@@ -217,13 +223,15 @@ def geolocalization(
     image_weight: ImageWeight = None,
     examples: Examples = None,
     force: Force = False,
-    radius: Annotated[float, typer.Option(help="Tolerance in degrees.")] = 0.5,
+    radius: Annotated[float, typer.Option(metavar="DEG", help="Tolerance in degrees.")] = 0.5,
     max_k: Annotated[
         int, typer.Option(min=1, max=2**31 - 1, help="Depth of the ranking.")
     ] = 20_000,
     tile_deg: Annotated[
         float,
-        typer.Option(help="Tile size in degrees, for images named by their south-west corner."),
+        typer.Option(
+            metavar="DEG", help="Tile size in degrees, for images named by their south-west corner."
+        ),
     ] = 0.2,
     positions: PositionOptions,
     covered_only: CoveredOnly = False,
