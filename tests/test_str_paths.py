@@ -13,7 +13,7 @@ from PIL import Image
 import marsretrieval as mr
 from marsretrieval import datasets, embeddings, evaluation, geo, results, search, tasks
 from marsretrieval.api.inventory import create_inventory
-from marsretrieval.datasets import ctx, synthetic
+from marsretrieval.datasets import ctx, rasters, synthetic
 from marsretrieval.datasets.verify import verify
 from marsretrieval.embeddings import build_text_store, plan_build
 from marsretrieval.encoders import LoadOptions
@@ -77,6 +77,21 @@ def hits(work: Path) -> Any:
     return search_result(work).hits
 
 
+def first_quad(work: Path) -> str:
+    return str(min((work / "planet").rglob("*.tif")))
+
+
+def cut_rasters(work: Path) -> None:
+    report = rasters.cut_rasters(
+        [first_quad(work)], rasters.RasterSpec(tile_px=64), str(work / "own-tiles")
+    )
+    (manifest,) = rasters.list_manifests(str(work / "own-tiles"))
+    path = next((work / "own-tiles").glob("*.json"))
+    assert not report.failed and rasters.read_raster_manifest(str(path)) == manifest
+    with rasters.open_raster(first_quad(work)) as raster:
+        assert raster.path == Path(first_quad(work))
+
+
 CALLS: dict[str, Callable[[Path], Any]] = {
     "open_store": lambda work: mr.open_store(str(work / "store"), encoder=FakeEncoder()),
     "open_stores": lambda work: mr.open_store([str(work / "store"), str(work / "more")]),
@@ -121,6 +136,12 @@ CALLS: dict[str, Callable[[Path], Any]] = {
     "find_planet": lambda work: synthetic.find_planet(str(work / "planet")),
     "verify": lambda work: verify(str(work / "planet"), tasks=["landform"]),
     "ctx.plan": lambda work: ctx.plan([], ctx.TileSpec(), str(work / "tiles")),
+    "ctx.find_files": lambda work: ctx.find_files([str(work / "planet")]),
+    "rasters.split_sources": lambda work: rasters.split_sources([str(work / "planet")]),
+    "rasters.plan_rasters": lambda work: rasters.plan_rasters(
+        [first_quad(work)], rasters.RasterSpec(tile_px=64), str(work / "cut")
+    ),
+    "rasters.cut_rasters": cut_rasters,
     "find_results": lambda work: results.find_results([str(work / "results")]),
     "read_result": lambda work: results.read_result(result_file(work)),
     "RunResult.write": lambda work: results.read_result(result_file(work)).write(

@@ -34,7 +34,7 @@ _MAX_EXAMPLES = 5
 
 def synth(
     out: Annotated[Path, typer.Option(callback=check_output_folder, help="Output folder.")],
-    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the planet.")] = 0,
     size: Annotated[
         str, typer.Option(metavar="default|small|tiny", help="Size of the planet.")
     ] = "default",

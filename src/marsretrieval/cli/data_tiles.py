@@ -61,7 +61,9 @@ def tiles(
     ] = False,
     delta: Annotated[
         str | None,
-        typer.Option(metavar="DEG", help="Tile size in degrees; of quads a divisor of 4 (0.2)."),
+        typer.Option(
+            metavar="DEG", help="Tile size in degrees; for quads a divisor of 4 (default: 0.2)."
+        ),
     ] = None,
     tile_px: Annotated[
         int | None,
@@ -71,12 +73,15 @@ def tiles(
     ] = None,
     tile_m: Annotated[
         float | None,
-        typer.Option("--tile-m", metavar="M", help="Tile size in metres, of own rasters."),
+        typer.Option("--tile-m", metavar="M", help="Tile size in metres; own rasters only."),
     ] = None,
     size: Annotated[int, typer.Option(help="Height and width of the images in pixels.")] = 512,
     overlap: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help="Overlap of neighbouring tiles of own rasters, 0..0.9."),
+        typer.Option(
+            metavar="SHARE",
+            help="Overlap of neighbouring tiles of own rasters, 0..0.9 (default: 0).",
+        ),
     ] = None,
     stretch: Annotated[
         str | None,
@@ -88,7 +93,9 @@ def tiles(
     min_valid: Annotated[
         float | None,
         typer.Option(
-            "--min-valid", metavar="SHARE", help="Skip tiles of own rasters with less valid data."
+            "--min-valid",
+            metavar="SHARE",
+            help="Minimum valid share of tiles of own rasters, 0..1 (default: 0).",
         ),
     ] = None,
     bands: Annotated[
@@ -114,7 +121,9 @@ def tiles(
     ] = False,
     drop_empty: Annotated[
         float | None,
-        typer.Option(metavar="SHARE", help="Skip tiles of quads with less valid data."),
+        typer.Option(
+            metavar="SHARE", help="Minimum valid share of tiles of quads, 0..1 (default: 0)."
+        ),
     ] = None,
     scratch: Annotated[
         Path | None,
@@ -146,7 +155,7 @@ def tiles(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Cut own rasters or the CTX mosaic into tiles; resume if run again.
+    """Cut rasters or the CTX mosaic into tiles; resume if run again.
 
     Own rasters may be in any projection of Mars. Choose --tile-px, --tile-m or --delta.
 

@@ -65,7 +65,7 @@ def embed(
         typer.Option(
             metavar="I/N",
             rich_help_panel="Several machines or devices",
-            help="Part I of N (from 1/N) for job arrays.",
+            help="Embed part I of N only, from 1/N to N/N (job arrays).",
         ),
     ] = None,
     vectors: Annotated[
@@ -86,7 +86,7 @@ def embed(
         typer.Option(
             metavar="ADDRESS",
             rich_help_panel="Several machines or devices",
-            help="Address of the Ray cluster, such as auto.",
+            help="Address of the Ray cluster, or auto; with --engine ray.",
         ),
     ] = None,
     strict: Strict = False,

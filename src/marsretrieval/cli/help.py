@@ -16,7 +16,7 @@ from marsretrieval.errors import UsageError
 
 EXAMPLES = {
     "": """
-marsretrieval demo                                  # all of it, offline
+marsretrieval demo                                  # all three tasks, offline
 marsretrieval run -m pe-core-l-14-336 -t landform   # benchmark a model
 marsretrieval search --store mars.store --text "pitted cones" -o cones.gpkg
 """,
@@ -67,9 +67,9 @@ marsretrieval data download landform
 marsretrieval data download paired --dry-run
 """,
     "data tiles": """
-marsretrieval data tiles --bbox 132,-8,140,0 --dry-run   # what a region costs
-marsretrieval data tiles quads --out tiles               # files that are here
-marsretrieval data tiles image.tif --tile-m 250 --nodata 0 --out own   # a raster of yours
+marsretrieval data tiles --bbox 132,-8,140,0 --dry-run   # plan a download
+marsretrieval data tiles quads --out tiles               # quads on this machine
+marsretrieval data tiles image.tif --tile-m 250 --nodata 0 --out own   # your own raster
 """,
     "data verify": """
 marsretrieval data verify

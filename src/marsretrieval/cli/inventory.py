@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
-    help="Mark, learn and audit: catalogue a landform.",
+    help="Catalogue a landform: mark tiles, learn a ranking, audit it.",
 )
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Folder of the inventory.")]
@@ -140,7 +140,7 @@ def next_tiles(
     store: StoreOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show the tiles to look at next.
+    """List the tiles to inspect and mark next.
 
     Two of three are the best unmarked tiles, one is drawn from further down the ranking. While an
     audit is open, it is the audit's page, without scores; no tiles when it is complete.
@@ -194,7 +194,7 @@ def sheet(
     store: StoreOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Draw the tiles to look at next as a contact sheet, without scores.
+    """Draw the tiles to inspect next as a contact sheet, without scores.
 
     The tiles are those of next, in the same order.
 
@@ -236,15 +236,15 @@ def mark(
         typer.Option(
             "--from",
             metavar="FILE",
-            help="Table with the columns id, mark and, if wanted, count, tiles, note.",
+            help="Table with the columns id and mark; optional: count, tiles, note.",
         ),
     ] = None,
     count: Annotated[
-        int | None, typer.Option(min=1, help="Landforms within the tile (of one tile).")
+        int | None, typer.Option(min=1, help="Number of landforms in the tile (with one ID only).")
     ] = None,
     tiles: Annotated[
         int | None,
-        typer.Option(min=1, help="Positive tiles of the tile's place, itself included."),
+        typer.Option(min=1, help="Number of positive tiles of its place (with one ID only)."),
     ] = None,
     note: Annotated[str | None, typer.Option(help="Free text, saved with the marks.")] = None,
     store: StoreOption = None,
@@ -252,7 +252,7 @@ def mark(
 ) -> None:
     """Record what tiles show: yes, no, unsure or none.
 
-    `none` takes an answer back. All marks of a call are saved or none. A mark is on the disk when
+    `none` removes a mark. All marks of a call are saved or none. A mark is on the disk when
     the command ends.
 
     Raises:
@@ -284,8 +284,8 @@ def mark(
 def learn(name: Name, store: StoreOption = None, as_json: JsonFlag = False) -> None:
     """Learn a better ranking from the marks.
 
-    It is saved as learned.npy in the inventory; `search --vector` uses it as well. Marks of an open
-    audit are left out.
+    The query vector of the ranking is saved as learned.npy in the inventory, also for
+    `search --vector`. Marks of an open audit are not used.
 
     Raises:
         UsageError: If all marks are yes or all are no.
@@ -306,18 +306,20 @@ def learn(name: Name, store: StoreOption = None, as_json: JsonFlag = False) -> N
 @app.command(cls=Command)
 def audit(
     name: Name,
-    action: Annotated[str, typer.Argument(metavar="start|close", help="What to do.")],
+    action: Annotated[
+        str, typer.Argument(metavar="start|close", help="Start an audit, or close the open one.")
+    ],
     domain: Annotated[
         int | None,
-        typer.Option(min=1, help="Tiles of the ranking to estimate for (default: 6300)."),
+        typer.Option(min=1, help="Number of best-ranked tiles to estimate for (default: 6300)."),
     ] = None,
     target: Annotated[
         float | None,
-        typer.Option(help="Half width of the interval / estimate to stop at (default: 0.2)."),
+        typer.Option(help="Relative half width of the interval to reach (default: 0.2)."),
     ] = None,
     elsewhere: Annotated[
         int | None,
-        typer.Option(min=0, help="Tiles outside the domain to look at (default: 100)."),
+        typer.Option(min=0, help="Number of tiles to inspect outside the domain (default: 100)."),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of the draws (default: 0).")] = None,
     store: StoreOption = None,
@@ -325,8 +327,9 @@ def audit(
 ) -> None:
     """Start or close an audit, a random sample of the ranking.
 
-    It freezes the ranking and samples the unmarked tiles of its first part, the domain. Answer its
-    pages (next, mark) until next shows no more.
+    An audit freezes the ranking and samples the unmarked tiles of its first part, the domain. Mark
+    the tiles that `next` lists until it lists none. --domain, --target, --elsewhere and --seed
+    apply to start only.
 
     Raises:
         UsageError: If an audit is open (start) or none is (close), or an option is invalid.

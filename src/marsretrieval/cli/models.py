@@ -56,7 +56,7 @@ def list_models(
     ] = "",
     as_json: JsonFlag = False,
 ) -> None:
-    """List the known models; one model with all its details.
+    """List the registered models, or one model with all details.
 
     Raises:
         UnknownNameError: If no model matches the pattern.

@@ -199,7 +199,7 @@ class DecodingOptions:
         _model(
             "--decode-in",
             metavar="auto|threads|processes",
-            help="Kind of decoding workers; processes feed a fast GPU.",
+            help="Kind of image decoding workers; processes suit a fast GPU.",
         ),
     ] = "auto"
 
@@ -294,7 +294,10 @@ Seed = Annotated[int, _intervals(min=0, help="Seed of the bootstrap.")]
 Seeds = Annotated[
     list[int] | None,
     _intervals(
-        "--seed", metavar="N", min=0, help="Seed of bootstrap and examples (default 0); repeatable."
+        "--seed",
+        metavar="N",
+        min=0,
+        help="Seed of bootstrap and examples (default: 0); repeatable.",
     ),
 ]
 # More resamples would not change the printed digits of a percentile, and each needs memory.
@@ -313,12 +316,12 @@ Strict = Annotated[
 ]
 Caption = Annotated[
     str | None,
-    _ablation(metavar="refined|original", help="Captions of paired-image-text (default refined)."),
+    _ablation(metavar="refined|original", help="Captions of paired-image-text (default: refined)."),
 ]
 Templates = Annotated[
     str | None,
     _ablation(
-        metavar="N|FILE", help="Published prompt templates (default 3), or a file of templates."
+        metavar="N|FILE", help="Published prompt templates (default: 3), or a file of templates."
     ),
 ]
 ClassNames = Annotated[
@@ -335,24 +338,24 @@ QueryKind = Annotated[
 ]
 Radius = Annotated[
     float | None,
-    _ablation(metavar="DEG", help="Tolerance of geolocalization in degrees (default 0.5)."),
+    _ablation(metavar="DEG", help="Tolerance of geolocalization in degrees (default: 0.5)."),
 ]
 Depth = Annotated[
     int | None,
-    _ablation(metavar="N", help="Depth of the rankings of geolocalization (default 20,000)."),
+    _ablation(metavar="N", help="Depth of the rankings of geolocalization (default: 20,000)."),
 ]
 ImageWeight = Annotated[
-    float | None, _ablation(metavar="W", help="Weight of images in hybrid queries (default 0.3).")
+    float | None, _ablation(metavar="W", help="Weight of images in hybrid queries (default: 0.3).")
 ]
 Examples = Annotated[
     int | None,
-    _ablation(metavar="N", help="Example images per landform, drawn by the seed (default all)."),
+    _ablation(metavar="N", help="Example images per landform, drawn by the seed (default: all)."),
 ]
 Dim = Annotated[
     int | None, _ablation(metavar="N", help="Truncate vectors to N dimensions (Matryoshka).")
 ]
 ConfirmDim = Annotated[
-    bool, _ablation("--confirm-dim", help="Truncate vectors of any model with --dim.")
+    bool, _ablation("--confirm-dim", help="Allow --dim for models not trained for it.")
 ]
 
 

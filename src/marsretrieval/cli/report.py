@@ -82,7 +82,9 @@ def report(
     gpu_price: Annotated[
         float | None,
         typer.Option(
-            metavar="PRICE", min=0, help="Price per hour, for costs (.html, --leaderboard)."
+            metavar="PRICE",
+            min=0,
+            help="Price of a GPU hour, to show costs (.html, --leaderboard).",
         ),
     ] = None,
     title: Annotated[

@@ -46,7 +46,7 @@ Json = Annotated[
     ),
 ]
 
-_PANEL = "Embeddings or rankings of a dataset's items, with a result as of run"
+_PANEL = "Vectors or rankings of a dataset's items; writes a result file like run"
 Embeddings = Annotated[
     Path | None,
     typer.Option(
@@ -67,13 +67,16 @@ Run = Annotated[
 Data = Annotated[
     Path | None,
     typer.Option(
-        rich_help_panel=_PANEL, help="Folder of datasets, or one dataset: folder or file (data)."
+        rich_help_panel=_PANEL,
+        help="Folder of datasets, or one dataset: folder or file (default: data).",
     ),
 ]
 Results = Annotated[
     Path | None,
     typer.Option(
-        rich_help_panel=_PANEL, callback=check_output_folder, help="Folder for results (results)."
+        rich_help_panel=_PANEL,
+        callback=check_output_folder,
+        help="Folder for results (default: results).",
     ),
 ]
 Name = Annotated[
@@ -88,9 +91,12 @@ Force = Annotated[
 
 @app.command(cls=Command)
 def paired(
-    images: Annotated[Path | None, typer.Option(help=".npy, (n, d) unit rows.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Image vectors: .npy of shape (n, d), unit rows.")
+    ] = None,
     texts: Annotated[
-        Path | None, typer.Option(help=".npy, (n, d) unit rows; row i belongs to image i.")
+        Path | None,
+        typer.Option(help="Text vectors: .npy of shape (n, d); row i belongs to image i."),
     ] = None,
     embeddings: Embeddings = None,
     run: Run = None,
@@ -137,14 +143,16 @@ def paired(
 
 @app.command(cls=Command)
 def landform(
-    images: Annotated[Path | None, typer.Option(help=".npy, (n, d) unit rows.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Image vectors: .npy of shape (n, d), unit rows.")
+    ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="JSON: labels and image_ids, one per image, and query_names."),
+        typer.Option(help="JSON file with labels and image_ids per image, and query_names."),
     ] = None,
     queries: Annotated[
         Path | None,
-        typer.Option(help=".npy, (c, d) unit rows, one per query name; see --query-kind."),
+        typer.Option(help="Query vectors: .npy of shape (c, d), one row per query name."),
     ] = None,
     embeddings: Embeddings = None,
     run: Run = None,
@@ -225,13 +233,15 @@ def geolocalization(
     image_weight: ImageWeight = None,
     examples: Examples = None,
     force: Force = False,
-    radius: Annotated[float, typer.Option(help="Tolerance in degrees.")] = 0.5,
+    radius: Annotated[float, typer.Option(metavar="DEG", help="Tolerance in degrees.")] = 0.5,
     max_k: Annotated[
         int, typer.Option(min=1, max=2**31 - 1, help="Depth of the ranking.")
     ] = 20_000,
     tile_deg: Annotated[
         float,
-        typer.Option(help="Tile size in degrees, for images named by their south-west corner."),
+        typer.Option(
+            metavar="DEG", help="Tile size in degrees, for images named by their south-west corner."
+        ),
     ] = 0.2,
     positions: PositionOptions,
     covered_only: CoveredOnly = False,

@@ -251,7 +251,7 @@ class OutputOptions:
     ] = None
     heatmap_cell: Annotated[
         float | None,
-        _output(metavar="DEG", help="Pixel size of the heat map, for irregular tilings."),
+        _output(metavar="DEG", help="Pixel size of the heat map (default: from the tiles)."),
     ] = None
     style: Annotated[str, _output(metavar="light|dark", help="Map style.")] = "light"
     basemap: Annotated[

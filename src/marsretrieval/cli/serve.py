@@ -24,7 +24,7 @@ def serve(
     ],
     images: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="Folder that contains the images; repeatable."),
+        typer.Option(metavar="DIR", help="Folder of the images, if moved; repeatable."),
     ] = None,
     inventory: Annotated[
         Path | None,
@@ -41,7 +41,10 @@ def serve(
         ),
     ] = "viking",
     host: Annotated[
-        str, typer.Option(metavar="HOST", help="Address to listen on; others need a token.")
+        str,
+        typer.Option(
+            metavar="HOST", help="Address to listen on; other than loopback needs a token."
+        ),
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(metavar="N", min=0, max=65535, help="Port; 0 for any free one.")
@@ -51,18 +54,20 @@ def serve(
         typer.Option(metavar="NAME", help="Further host name of this server; repeatable."),
     ] = None,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
-    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse marks.")] = False,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Show the inventory without saving marks.")
+    ] = False,
     loading: StoreModelOptions,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show stores on a map in the browser: search, look, mark.
+    """Show stores on a map in the browser, to search and mark tiles.
 
-    With --inventory, marks are saved, learned from and audited (see inventory). It belongs to
-    one of the stores. If another process writes to it, it is shown without changing it.
+    With --inventory, marks are saved, learned from and audited (see `inventory`). The inventory
+    must belong to one of the stores. While another process writes to it, it is read-only.
 
-    The address is printed on stdout. Texts and images can be searched for when the model is loaded,
-    tiles at once. Other machines can reach the server only with --host, and the token that is part
-    of the address.
+    The address is printed on stdout. Queries by tile work at once, queries by text or image when
+    the model is loaded. Other machines can reach the server only with --host, and with the token
+    that is part of the printed address.
 
     Raises:
         UsageError: If an option is invalid.

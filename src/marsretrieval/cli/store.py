@@ -235,7 +235,7 @@ def merge(
     out: OutFolder,
     prefer: Annotated[
         str | None,
-        typer.Option(metavar="first", help="Keep the first of ids with different vectors."),
+        typer.Option(metavar="first", help="Keep the row of the first store if vectors differ."),
     ] = None,
     dry_run: DryRun = False,
     as_json: JsonFlag = False,
@@ -244,7 +244,7 @@ def merge(
 
     The files of the shards are hard-linked, or copied to another file system. A row that is in
     several stores with the same vector is kept once; with different vectors it is an error, unless
-    --prefer first is given. The new store is written whole or not at all.
+    --prefer first is given. The new store is written completely or not at all.
 
     Raises:
         UsageError: If an option is invalid.
@@ -286,10 +286,10 @@ def subset(
     dry_run: DryRun = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a new store of some tiles of a store.
+    """Copy the tiles of a region or a list into a new store.
 
-    The new store names the store that it was made from in its manifest. It is written whole or not
-    at all.
+    The manifest of the new store names the store it was copied from. The new store is written
+    completely or not at all.
 
     Raises:
         UsageError: If not exactly one selection is given.

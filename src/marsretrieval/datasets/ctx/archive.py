@@ -71,7 +71,7 @@ class QuadManifest:
         return not self.failed
 
 
-def read_manifest(path: Path) -> QuadManifest:
+def read_manifest(path: str | Path) -> QuadManifest:
     """Read a quad's manifest.
 
     Args:
@@ -84,7 +84,7 @@ def read_manifest(path: Path) -> QuadManifest:
         DataError: If it is missing, damaged or of another version.
     """
     return read_tile_manifest(
-        path, QuadManifest, description="tiles", schema_version=_SCHEMA_VERSION
+        Path(path), QuadManifest, description="tiles", schema_version=_SCHEMA_VERSION
     )
 
 

@@ -206,7 +206,7 @@ def select_quads(box: geo.Box | None, named: Iterable[Quad]) -> list[Quad]:
 
 
 def find_files(
-    paths: Sequence[Path], quads: Iterable[Quad] | None = None
+    paths: Sequence[str | Path], quads: Iterable[Quad] | None = None
 ) -> tuple[list[Input], list[Problem]]:
     """Find GeoTIFFs and zips of the mosaic in files and, recursively, in folders.
 
@@ -228,7 +228,7 @@ def find_files(
     selected = None if quads is None else set(quads)
     files_by_quad: dict[Quad, dict[str, Path]] = {}
     problems = []
-    for path in dict.fromkeys(file for start in paths for file in _files(start)):
+    for path in dict.fromkeys(file for start in paths for file in _files(Path(start))):
         corner = geo.parse_quad_name(path.name)
         quad = Quad(corner[1], corner[0]) if corner else None
         if quad is None or quad not in mosaic_quads:

@@ -113,7 +113,7 @@ class RasterManifest:
     schema_version: int = field(default=_SCHEMA_VERSION)
 
 
-def read_raster_manifest(path: Path) -> RasterManifest:
+def read_raster_manifest(path: str | Path) -> RasterManifest:
     """Read the manifest of a raster's tiles.
 
     Args:
@@ -126,7 +126,7 @@ def read_raster_manifest(path: Path) -> RasterManifest:
         DataError: If it is missing, damaged, of another version or of another kind.
     """
     return read_tile_manifest(
-        path,
+        Path(path),
         RasterManifest,
         description=_KIND,
         kind=_KIND,
@@ -134,7 +134,7 @@ def read_raster_manifest(path: Path) -> RasterManifest:
     )
 
 
-def list_manifests(out: Path) -> list[RasterManifest]:
+def list_manifests(out: str | Path) -> list[RasterManifest]:
     """Read the manifests of raster tiles in a folder.
 
     Args:
@@ -144,7 +144,7 @@ def list_manifests(out: Path) -> list[RasterManifest]:
         Manifests in the order of their names; other JSON files are ignored.
     """
     manifests = []
-    for path in sorted(out.glob("*.json")):
+    for path in sorted(Path(out).glob("*.json")):
         if path.with_suffix(".tar").exists():  # not the annotation of an image
             with suppress(DataError):
                 manifests.append(read_raster_manifest(path))

@@ -169,7 +169,7 @@ class RastersReport:
         }
 
 
-def split_sources(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+def split_sources(paths: Sequence[str | Path]) -> tuple[list[Path], list[Path]]:
     """Tell quads of the CTX mosaic from own rasters, in files and, recursively, in folders.
 
     A TIFF or zip named as a quad (`MurrayLab_CTX_V01_E-004_N-04_Mosaic.tif`, `E-004_N-04.zip`)
@@ -186,7 +186,7 @@ def split_sources(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """
     quads: list[Path] = []
     rasters: list[Path] = []
-    for path in dict.fromkeys(file for start in paths for file in _files(start)):
+    for path in dict.fromkeys(file for start in paths for file in _files(Path(start))):
         suffix = path.suffix.lower()
         is_quad = suffix in (".tif", ".tiff") and geo.parse_quad_name(path.name) is not None
         (quads if is_quad or suffix == ".zip" else rasters).append(path)
@@ -209,7 +209,7 @@ def _files(start: Path) -> Iterator[Path]:
 
 
 def plan_rasters(
-    paths: Sequence[Path], spec: RasterSpec, out: Path, *, force: bool = False
+    paths: Sequence[str | Path], spec: RasterSpec, out: str | Path, *, force: bool = False
 ) -> RastersPlan:
     """Plan the work of `cut_rasters`: open each raster and count its tiles.
 
@@ -226,12 +226,13 @@ def plan_rasters(
         UsageError: If `out` holds rasters cut with other options, unless `force`.
         MissingDependencyError: If rasterio is not installed.
     """
+    out = Path(out)
     manifests = list_manifests(out)
     _check_same_spec(out, manifests, spec, force=force)
     todo: list[RasterPlan] = []
     reusable: list[RasterManifest] = []
     failed: list[RasterProblem] = []
-    rasters, skipped = _without_parts(paths)
+    rasters, skipped = _without_parts([Path(path) for path in paths])
     for path, name in choose_names(rasters, manifests).items():
         try:
             finished = finished_raster(out, name, spec, path)
@@ -246,9 +247,9 @@ def plan_rasters(
 
 
 def cut_rasters(
-    paths: Sequence[Path],
+    paths: Sequence[str | Path],
     spec: RasterSpec,
-    out: Path,
+    out: str | Path,
     *,
     threads: int | None = None,
     force: bool = False,
@@ -276,6 +277,7 @@ def cut_rasters(
         MissingDependencyError: If rasterio is not installed.
     """
     started = time.monotonic()
+    out = Path(out)
     _check_same_spec(out, list_manifests(out), spec, force=force)
     with (
         output_folder(out),

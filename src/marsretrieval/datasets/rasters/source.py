@@ -198,7 +198,7 @@ class Raster:
 
 @contextmanager
 def open_raster(
-    path: Path, *, bands: Sequence[int] | None = None, nodata: float | None = None
+    path: str | Path, *, bands: Sequence[int] | None = None, nodata: float | None = None
 ) -> Iterator[Raster]:
     """Open a raster of Mars.
 
@@ -223,6 +223,7 @@ def open_raster(
         raise MissingDependencyError(
             "rasterio", "geotiff", needed_for="cutting rasters into tiles"
         ) from error
+    path = Path(path)
     if not path.is_file():
         raise DatasetNotFoundError(f"{path}: no such file", remedy=suggest_path(path))
     if path.stat().st_size == 0:
