@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
+from typer.testing import Result
 
 import marsretrieval as mr
 from marsretrieval.datasets import Record, decode_rgb
@@ -152,3 +156,20 @@ def test_kinds_may_alternate_in_parquet(tmp_path: Path) -> None:
     sets = read_embeddings(tmp_path / "e.parquet").sets
     assert sets["image"].ids == ("a", "b") and sets["prompt"].ids == ("x",)
     np.testing.assert_array_equal(sets["image"].vectors, np.eye(3)[[0, 2]])
+
+
+def test_items_left_out_are_counted(
+    tiny_planet: Path, tmp_path: Path, marsretrieval: Callable[..., Result]
+) -> None:
+    folder = tmp_path / "planet"
+    shutil.copytree(tiny_planet / "Mars-Global-Geolocalization", folder)
+    tar = min((folder / "tiles").glob("*.tar"))
+    shutil.copy(tar, tar.with_name("again.tar"))
+    done = marsretrieval(
+        "data", "items", "-t", "geolocalization", "--data", folder, "-o", tmp_path / "i.csv",
+        "--json",
+    )  # fmt: skip
+    with tarfile.open(tar) as members:
+        repeated = sum(name.endswith((".jpg", ".png", ".webp")) for name in members.getnames())
+    assert json.loads(done.stdout)["left_out"] == repeated > 0
+    assert f"{repeated} items left out" in done.stderr and "is repeated" in done.stderr

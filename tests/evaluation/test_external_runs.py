@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from marsretrieval.cli.app import app
-from marsretrieval.datasets.run_files import read_run
+from marsretrieval.datasets.submissions import read_run
 from marsretrieval.errors import DataError
 from marsretrieval.evaluation.external import score_embeddings, score_run
 from marsretrieval.metrics.ranking import cosines, id_order

@@ -25,6 +25,7 @@ from marsretrieval.cli.options import (
 from marsretrieval.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from marsretrieval.datasets.base import Skipped
     from marsretrieval.datasets.download.report import Plan, Report
     from marsretrieval.datasets.inventory import DatasetInventory
     from marsretrieval.tasks.external import EmbeddingItem
@@ -411,9 +412,10 @@ def items(
     (chosen,) = ablation.apply([find_task(task)])
     opened = chosen.open(data)
     counts: Counter[str] = Counter()
+    skipped: list[Skipped] = []
 
     def count_items() -> Iterator[EmbeddingItem]:
-        for item in iter_items(chosen, opened):
+        for item in iter_items(chosen, opened, skipped):
             counts[item.kind] += 1
             yield item
         if not counts:
@@ -425,9 +427,10 @@ def items(
     else:
         with atomic_path(output) as temporary:
             write_items(count_items(), temporary, csv=output.suffix.lower() == ".csv")
-    if opened.skipped:
-        first = opened.skipped[0]
-        say(f"{len(opened.skipped)} items left out (first: {first.source}: {first.reason})")
+    skipped = [*opened.skipped, *skipped]
+    if skipped:
+        first = skipped[0]
+        say(f"{pluralize(len(skipped), 'item')} left out (first: {first.source}: {first.reason})")
     if as_json:
         print_json(
             {
@@ -435,7 +438,7 @@ def items(
                 "data": str(opened.folder),
                 "output": None if output is None or dry_run else str(output),
                 "items": dict(counts),
-                "left_out": len(opened.skipped),
+                "left_out": len(skipped),
             }
         )
         return

@@ -15,7 +15,7 @@ from PIL.Image import Image
 
 from marsretrieval.datasets.base import Record, Skipped
 from marsretrieval.datasets.embedding_files import EmbeddingFile, read_embeddings
-from marsretrieval.datasets.run_files import read_run
+from marsretrieval.datasets.submissions import read_run
 from marsretrieval.embeddings.manifest import Entry
 from marsretrieval.embeddings.pipeline import decode_records
 from marsretrieval.embeddings.plan import create_or_validate, plan_shards

@@ -16,8 +16,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.datasets.base import ImageSource, Record, annotated_hash, set_hash
-from marsretrieval.datasets.run_files import RunFile
+from marsretrieval.datasets.base import (
+    ImageSource,
+    Record,
+    Skipped,
+    UnannotatedImage,
+    annotated_hash,
+    set_hash,
+)
+from marsretrieval.datasets.submissions import RunFile
 from marsretrieval.datasets.tables import list_some
 from marsretrieval.embeddings.store import EmbeddingStore
 from marsretrieval.errors import DataError, UsageError
@@ -83,12 +90,15 @@ def list_items(task: Task, data: TaskData) -> list[EmbeddingItem]:
     return list(iter_items(task, data))
 
 
-def iter_items(task: Task, data: TaskData) -> Iterator[EmbeddingItem]:
+def iter_items(
+    task: Task, data: TaskData, left_out: list[Skipped] | None = None
+) -> Iterator[EmbeddingItem]:
     """Iterate over the items of `list_items` without holding all of them in memory.
 
     Args:
         task: A built-in task.
         data: Its data, with images.
+        left_out: Receives the images that are left out, other than those of `data.skipped`.
 
     Yields:
         The items.
@@ -97,22 +107,36 @@ def iter_items(task: Task, data: TaskData) -> Iterator[EmbeddingItem]:
         UsageError: If the task is not built in.
     """
     assert data.source is not None
+    left_out = [] if left_out is None else left_out
+    earlier = {item.source for item in data.skipped}
+
+    def images(
+        source: ImageSource,
+        texts: dict[str, str] | None = None,
+        labels: dict[str, str] | None = None,
+    ) -> Iterator[EmbeddingItem]:
+        for item in _images(source, texts=texts, labels=labels):
+            if isinstance(item, EmbeddingItem):
+                yield item
+            elif item.source not in earlier:
+                left_out.append(item)
+
     if isinstance(task, PairedImageText):
         captions: dict[str, str] = data.annotations
-        yield from _images(data.source, texts=captions)
+        yield from images(data.source, texts=captions)
         for key, text in captions.items():
             yield EmbeddingItem("text", key, text=text)
     elif isinstance(task, LandformRetrieval):
-        yield from _images(data.source, labels=data.annotations)
+        yield from images(data.source, labels=data.annotations)
         yield from _landform_prompts(task, data)
     elif isinstance(task, Geolocalization):
-        yield from _images(data.source)
+        yield from images(data.source)
         for name in data.annotations.points:
             for number, text in enumerate(geolocalization_prompts(name, task.templates), 1):
                 yield EmbeddingItem("prompt", f"{name}#{number}", text=text, label=name)
         for name, source in data.annotations.examples.items():
             if name in data.annotations.points:
-                for item in _images(source):
+                for item in images(source):
                     yield EmbeddingItem("example", f"{name}/{item.id}", item.source, label=name)
     else:
         raise UsageError(f"task {task.name} is not built in", remedy="Embed its data with run.")
@@ -131,14 +155,20 @@ def _images(
     *,
     texts: dict[str, str] | None = None,
     labels: dict[str, str] | None = None,
-) -> Iterator[EmbeddingItem]:
+) -> Iterator[EmbeddingItem | Skipped]:
     """Images of a source, each id once; only those with an annotation if there are any."""
     ids: set[str] = set()
     for shard in source.shards():
         for item in source.read(shard, images=False):
-            if not isinstance(item, Record) or item.id in ids:
+            if isinstance(item, Skipped):
+                yield item
+            if not isinstance(item, Record):
                 continue
             if any(column is not None and item.id not in column for column in (texts, labels)):
+                yield UnannotatedImage(item.id, item.source, "no caption or label")
+                continue
+            if item.id in ids:
+                yield Skipped(item.id, item.source, f"the id {item.id} is repeated")
                 continue
             ids.add(item.id)
             yield EmbeddingItem(
