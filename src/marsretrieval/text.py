@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # Control characters (C0, DEL, C1), surrogates and bidirectional marks, except tab and line feed.
 _CONTROLS = re.compile(
@@ -22,6 +23,20 @@ def pluralize(number: int, noun: str) -> str:
         The number with thousands separators, and the noun.
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def list_some(names: Sequence[str], limit: int = 5) -> str:
+    """Join the first names, and the number of the others.
+
+    Args:
+        names: Names to list.
+        limit: Number of names to write out.
+
+    Returns:
+        The names, separated by commas.
+    """
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
 
 
 def printable(text: str, *, one_line: bool = False) -> str:

@@ -43,6 +43,15 @@ def test_unknown_devices_are_refused_with_the_list(command: str, device: str, st
     assert remedy.strip().startswith("Devices of this machine: auto, cpu")
 
 
+def test_a_dry_run_may_plan_for_another_machine(store: Path, tmp_path: Path) -> None:
+    command = f"embed -m {MODEL} --images {store.parent / 'tiles'} --store {tmp_path / 'new'}"
+    result = CliRunner().invoke(app, [*command.split(), "--dry-run", "--device", "cuda:99"])
+    assert result.exit_code == 0, result.output
+    assert "note: this machine has no device 'cuda:99'" in result.stderr
+    result = CliRunner().invoke(app, [*command.split(), "--dry-run", "--device", "gpu9"])
+    assert result.exit_code == 2 and "unknown device 'gpu9'" in result.stderr
+
+
 def test_python_refuses_unknown_devices(store: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="unknown device 'gpu9'"):
         open_store(store, device="gpu9")

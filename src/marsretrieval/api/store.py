@@ -15,6 +15,7 @@ from marsretrieval import embeddings
 from marsretrieval.api.query import Question, SearchQuery, make_question
 from marsretrieval.api.result import SearchResult, summarize_scores, warn_truncated
 from marsretrieval.api.store_model import StoreModel
+from marsretrieval.encoders.torch_imports import check_device
 from marsretrieval.errors import MarsRetrievalError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import Hits, exact_topk, existing_index, score_all
@@ -77,8 +78,6 @@ def open_store(
         UsageError: If it holds texts, or a store is given twice.
     """
     paths = [path] if isinstance(path, str | Path) else list(path)
-    from marsretrieval.encoders.loading import check_device
-
     check_device(device)
     stores = [embeddings.open_store(folder) for folder in paths]
     if not stores:

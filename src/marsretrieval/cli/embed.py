@@ -117,7 +117,7 @@ def embed(
         images = [path.resolve() for path in images]
         checkpoint = loading.checkpoint and loading.checkpoint.resolve()
         loading = replace(loading, checkpoint=checkpoint)
-    options = loading.load_options(check_device=engine == "local")
+    options = loading.load_options(check_device=engine == "local", dry_run=dry_run)
     specs, targets = _make_targets(model, store, options)
     part = _parse_shard(shard)
     source = open_sources(images)

@@ -149,11 +149,12 @@ class EncoderOptions:
     offline: Offline = False
     trust_remote_code: TrustRemoteCode = False
 
-    def load_options(self, *, check_device: bool = True) -> LoadOptions:
+    def load_options(self, *, check_device: bool = True, dry_run: bool = False) -> LoadOptions:
         """Check the options without loading the model.
 
         Args:
             check_device: Whether the device must be one of this machine.
+            dry_run: Write a note if it is not one of this machine.
 
         Returns:
             Options for `encoders.load`.
@@ -162,7 +163,7 @@ class EncoderOptions:
             UsageError: If the prompts, the dtype or the device are unknown, or the checkpoint does
                 not exist.
         """
-        from marsretrieval.encoders import loading
+        from marsretrieval.encoders import torch_imports
         from marsretrieval.encoders.base import LoadOptions
 
         if self.prompts not in ("paper", "official"):
@@ -170,8 +171,8 @@ class EncoderOptions:
         if self.dtype not in DTYPES:
             raise UsageError(f"unknown dtype '{self.dtype}'", remedy=f"Use {', '.join(DTYPES)}.")
         _check_checkpoint(self.checkpoint)
-        if check_device:
-            loading.check_device(self.device)
+        if check_device and not torch_imports.check_device(self.device, dry_run=dry_run):
+            say(f"note: this machine has no device '{self.device}'")
         return LoadOptions(
             device=self.device,
             dtype=self.dtype,

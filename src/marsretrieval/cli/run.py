@@ -132,7 +132,7 @@ def run(
     from marsretrieval.tasks.ablation import Ablation
 
     decoding = batches.parse_decode_in()
-    options = loading.load_options()
+    options = loading.load_options(dry_run=dry_run)
     if options.checkpoint is not None and len(model) > 1:
         raise UsageError(
             "--checkpoint applies to one model only", remedy="Run the models one by one."

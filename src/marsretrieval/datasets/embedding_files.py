@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.datasets.tables import list_some
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
 from marsretrieval.file_names import suggest_path
-from marsretrieval.text import pluralize
+from marsretrieval.text import list_some, pluralize
 
 if TYPE_CHECKING:
     import pyarrow as pa

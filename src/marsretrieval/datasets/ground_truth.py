@@ -23,9 +23,9 @@ from marsretrieval.datasets.positions import (
     read_positions,
     suspicions,
 )
-from marsretrieval.datasets.tables import list_some, read_table
+from marsretrieval.datasets.tables import read_table
 from marsretrieval.errors import DatasetNotFoundError, TableError
-from marsretrieval.text import pluralize
+from marsretrieval.text import list_some, pluralize
 
 # Catalogue formats. If several files have the same stem, the first format is read.
 _SUFFIXES = (

@@ -22,7 +22,6 @@ from marsretrieval.datasets.sidecar import (
     Annotation,
     annotation_from_fields,
 )
-from marsretrieval.datasets.tables import parse_number, read_table
 from marsretrieval.errors import DataError
 from marsretrieval.io import parse_json
 
@@ -238,6 +237,8 @@ def _image_column(path: Path, names: Sequence[str], label: str | None = None) ->
 
 def _iter_text(path: Path, remedy: str, *required: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield name and values of each row of a text table; empty values are missing."""
+    from marsretrieval.datasets.tables import parse_number, read_table
+
     _read_utf8(path)
     table = read_table(path)
     if table.notes:

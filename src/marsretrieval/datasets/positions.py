@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from marsretrieval import geo
 from marsretrieval.datasets.position_fields import LAT_NAMES, LON_NAMES
-from marsretrieval.datasets.tables import Table, is_units_row, list_some, parse_number
+from marsretrieval.datasets.tables import Table, is_units_row, parse_number
 from marsretrieval.errors import TableError
+from marsretrieval.text import list_some
 
 # Normalized names (tables.normalize_name), in order of preference. Robbins (2012):
 # LON_CIRC_IMG, LONGITUDE_CIRCLE_IMAGE. IAU gazetteer: Center_Longitude. JMARS: Lon_E, Lon_W.

@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from marsretrieval import geo
 from marsretrieval.datasets.positions import has_positions, read_positions
-from marsretrieval.datasets.tables import Table, list_some, parse_number, read_table
+from marsretrieval.datasets.tables import Table, parse_number, read_table
 from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
 from marsretrieval.file_names import suggest_path
 from marsretrieval.io import JsonObject, from_json, read_json
-from marsretrieval.text import pluralize
+from marsretrieval.text import list_some, pluralize
 
 _COLUMNS = ("image_name", "similarity", "lon", "lat")
 # Normalized column names in order of preference; `search` writes id and score.

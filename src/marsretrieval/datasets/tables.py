@@ -25,6 +25,7 @@ from marsretrieval.file_names import suggest_path
 from marsretrieval.geo import MARS_RADIUS_M, vector_files
 from marsretrieval.geo.crs import coordinate_system
 from marsretrieval.io import read_json
+from marsretrieval.text import list_some
 
 _EXPORT_REMEDY = "Export it again as GeoPackage, GeoJSON or CSV."
 _MAX_BYTES = 1 << 30
@@ -220,20 +221,6 @@ def parse_number(value: Any) -> float | None:
         raise ValueError(f"not a number: {text!r}")
     number = float(match[1])
     return -number if match[2].upper() in ("S", "W") and match[2] else number
-
-
-def list_some(names: Sequence[str], limit: int = 5) -> str:
-    """Join the first names, and the number of the others.
-
-    Args:
-        names: Names to list.
-        limit: Number of names to write out.
-
-    Returns:
-        The names, separated by commas.
-    """
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
 
 
 def is_units_row(values: Sequence[Any]) -> bool:

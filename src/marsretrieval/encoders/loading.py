@@ -21,6 +21,7 @@ from marsretrieval.encoders.base import (
     PromptPreset,
 )
 from marsretrieval.encoders.registry import all_specs, find, hold, load, origin_of
+from marsretrieval.encoders.torch_imports import check_device
 from marsretrieval.errors import UsageError, describe_exception
 from marsretrieval.file_names import suggest_path
 
@@ -118,24 +119,6 @@ def load_model(
         trust_remote_code=trust_remote_code,
     )
     return resolve_model(model, options).load()
-
-
-def check_device(name: str) -> None:
-    """Refuse a device that this machine does not have, without loading a model.
-
-    Args:
-        name: A device name, or auto.
-
-    Raises:
-        UsageError: If the device is unknown or not available.
-    """
-    if name in ("auto", "cpu"):  # torch need not be imported
-        return
-    try:
-        from marsretrieval.encoders.torch_encoder import choose_device
-    except ImportError:  # no torch: what the name means is up to the model
-        return
-    choose_device(name)
 
 
 def resolve_model(model: ModelLike, options: LoadOptions | None = None) -> ResolvedModel:

@@ -1,4 +1,4 @@
-"""Make torchvision importable with a CPU-only torch.
+"""Check devices, and make torchvision importable with a CPU-only torch.
 
 A torchvision built for CUDA does not register its C++ operators with a CPU-only torch, and its
 import fails with "operator torchvision::nms does not exist", as do open_clip, timm and
@@ -103,3 +103,28 @@ def _define_schemas(keep: str = "") -> None:
     for operator in _OPERATORS:
         torch.library.define(f"torchvision::{operator}", _SCHEMA)
         _defined.append(operator)
+
+
+def check_device(name: str, *, dry_run: bool = False) -> bool:
+    """Refuse a device that this machine does not have, without loading a model.
+
+    Args:
+        name: A device name, or auto.
+        dry_run: Accept a device of another machine.
+
+    Returns:
+        Whether this machine has the device.
+
+    Raises:
+        UsageError: If the device is unknown, or, without `dry_run`, not available.
+    """
+    if name in ("auto", "cpu"):  # torch need not be imported
+        return True
+    try:
+        from marsretrieval.encoders.torch_encoder import choose_device, is_available
+    except ImportError:  # no torch: what the name means is up to the model
+        return True
+    if dry_run:
+        return is_available(name)
+    choose_device(name)
+    return True

@@ -25,7 +25,6 @@ from marsretrieval.datasets.base import (
     set_hash,
 )
 from marsretrieval.datasets.submissions import RunFile
-from marsretrieval.datasets.tables import list_some
 from marsretrieval.embeddings.store import EmbeddingStore
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.metrics import landform, paired
@@ -38,6 +37,7 @@ from marsretrieval.tasks.landform import LandformRetrieval
 from marsretrieval.tasks.landform_means import mean_over_landforms
 from marsretrieval.tasks.paired_image_text import PairedImageText
 from marsretrieval.tasks.tile_rankings import score_rankings
+from marsretrieval.text import list_some
 
 DIRECTIONS = ("i2t", "t2i")
 MODES = ("text", "image", "hybrid")

@@ -13,7 +13,6 @@ import numpy as np
 
 from marsretrieval.datasets.base import ImageSource, annotated_hash, set_hash
 from marsretrieval.datasets.open import open_images
-from marsretrieval.datasets.tables import list_some
 from marsretrieval.embeddings.batches import embed_texts
 from marsretrieval.embeddings.store import EmbeddingStore
 from marsretrieval.errors import DataError, MarsRetrievalWarning, UsageError
@@ -39,7 +38,7 @@ from marsretrieval.tasks.base import (
     first_reason,
     first_rows,
 )
-from marsretrieval.text import pluralize
+from marsretrieval.text import list_some, pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.encoders.base import Encoder, Modality
