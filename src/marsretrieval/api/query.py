@@ -23,7 +23,8 @@ from marsretrieval.search.tiles import rows_below, tile_names
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from marsretrieval.embeddings import EmbeddingStore, QueryEncoder
+    from marsretrieval.embeddings import EmbeddingStore
+    from marsretrieval.encoders.base import QueryEncoder
     from marsretrieval.geo import Region
     from marsretrieval.search.learned import Whitening
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import partial, wraps
@@ -28,6 +29,7 @@ MODEL_NAMES = (
     "mteb:NAME or module:Class"
 )
 DTYPES = ("auto", "float32", "float16", "bfloat16")
+_GPU = re.compile(r"(cuda|mps)(:\d+)?")
 _PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
 
 # Options of one section of the help.
@@ -154,7 +156,7 @@ class EncoderOptions:
 
         Args:
             check_device: Whether the device must be one of this machine.
-            dry_run: Write a note if it is not one of this machine.
+            dry_run: Accept GPUs without checking that this machine has them, with a note.
 
         Returns:
             Options for `encoders.load`.
@@ -171,8 +173,10 @@ class EncoderOptions:
         if self.dtype not in DTYPES:
             raise UsageError(f"unknown dtype '{self.dtype}'", remedy=f"Use {', '.join(DTYPES)}.")
         _check_checkpoint(self.checkpoint)
-        if check_device and not torch_imports.check_device(self.device, dry_run=dry_run):
-            say(f"note: this machine has no device '{self.device}'")
+        if dry_run and _GPU.fullmatch(self.device):  # plans for other machines, without torch
+            say(f"note: --dry-run does not check that there is a device '{self.device}'")
+        elif check_device:
+            torch_imports.check_device(self.device)
         return LoadOptions(
             device=self.device,
             dtype=self.dtype,

@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from marsretrieval.embeddings.shards import Block
     from marsretrieval.embeddings.store import Columns, EmbeddingStore, open_store
     from marsretrieval.embeddings.verify import Problem, Verification, verify_store
-    from marsretrieval.encoders.base import QueryEncoder
 
 __all__ = [
     "DECODE_IN",
@@ -56,7 +55,6 @@ __all__ = [
     "EmbeddingStore",
     "ModelRequest",
     "Problem",
-    "QueryEncoder",
     "RayOptions",
     "Target",
     "Verification",
@@ -95,7 +93,6 @@ __getattr__, __dir__ = lazy_exports(
             "merge_stores",
             "subset_store",
         ),
-        "marsretrieval.encoders.base": ("QueryEncoder",),
         "marsretrieval.embeddings.batches": (
             "embed_images",
             "embed_texts",

@@ -309,27 +309,16 @@ def choose_device(name: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    if not is_available(name):
-        raise UsageError(f"device '{name}' is not available", remedy=_list_devices())
-    return torch.device(name)
-
-
-def is_available(name: str) -> bool:
-    """Check whether this machine has a device.
-
-    Args:
-        name: cpu, cuda, cuda:1 or mps.
-
-    Returns:
-        Whether torch can use it.
-
-    Raises:
-        UsageError: If torch knows no such device.
-    """
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"unknown device '{name}'", remedy=_list_devices()) from error
+    if not _is_available(device):
+        raise UsageError(f"device '{name}' is not available", remedy=_list_devices())
+    return device
+
+
+def _is_available(device: torch.device) -> bool:
     if device.type in ("cpu", "mps"):
         count = int(device.type == "cpu" or torch.backends.mps.is_available())
     elif device.type == "cuda":

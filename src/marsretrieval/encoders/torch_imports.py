@@ -105,26 +105,19 @@ def _define_schemas(keep: str = "") -> None:
         _defined.append(operator)
 
 
-def check_device(name: str, *, dry_run: bool = False) -> bool:
+def check_device(name: str) -> None:
     """Refuse a device that this machine does not have, without loading a model.
 
     Args:
         name: A device name, or auto.
-        dry_run: Accept a device of another machine.
-
-    Returns:
-        Whether this machine has the device.
 
     Raises:
-        UsageError: If the device is unknown, or, without `dry_run`, not available.
+        UsageError: If the device is unknown or not available.
     """
     if name in ("auto", "cpu"):  # torch need not be imported
-        return True
+        return
     try:
-        from marsretrieval.encoders.torch_encoder import choose_device, is_available
+        from marsretrieval.encoders.torch_encoder import choose_device
     except ImportError:  # no torch: what the name means is up to the model
-        return True
-    if dry_run:
-        return is_available(name)
+        return
     choose_device(name)
-    return True

@@ -15,7 +15,7 @@ from marsretrieval.errors import DataError, UsageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from marsretrieval.embeddings import QueryEncoder
+    from marsretrieval.encoders.base import QueryEncoder
 
 Vector = npt.NDArray[np.float32]
 
