@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import tarfile
@@ -163,9 +164,14 @@ def test_items_left_out_are_counted(
 ) -> None:
     folder = tmp_path / "planet"
     shutil.copytree(tiny_planet / "Mars-Global-Geolocalization", folder)
-    with tarfile.open(min((folder / "tiles").glob("*.tar")), "a") as tar:
-        member = next(member for member in tar.getmembers() if member.name.endswith(".png"))
-        tar.addfile(member, tar.extractfile(member))
+    path = min((folder / "tiles").glob("*.tar"))
+    with tarfile.open(path) as tar:
+        member = next(member for member in tar if member.name.endswith(".png"))
+        image = tar.extractfile(member)
+        assert image is not None
+        data = image.read()
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(member, io.BytesIO(data))
     done = marsretrieval(
         "data", "items", "-t", "geolocalization", "--data", folder, "-o", tmp_path / "i.csv",
         "--json",
