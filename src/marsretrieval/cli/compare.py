@@ -39,7 +39,7 @@ def compare(
     ] = "strict",
     top: Annotated[
         int | None,
-        typer.Option(min=0, help="Number of largest gains and losses to list (default 3)."),
+        typer.Option(min=0, help="Number of largest gains and losses to list (default: 3)."),
     ] = None,
     resamples: Resamples = 1000,
     seed: Seed = 0,

@@ -217,7 +217,7 @@ def download(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, max=1024, help="Parallel downloads of linked images (default 16)."),
+        typer.Option(min=1, max=1024, help="Parallel downloads of linked images (default: 16)."),
     ] = None,
     offline: Annotated[
         bool, typer.Option("--offline", help="Use only local files and the Hugging Face cache.")

@@ -505,10 +505,8 @@ def choose_style(style: str, basemap: str, files: Sequence[Path], *, is_given: b
     Raises:
         UsageError: If a value is invalid, or no file is a picture.
     """
-    if not is_given and (style, basemap) == (
-        "light",
-        "viking",
-    ):  # the defaults need no plotting code
+    is_default = (style, basemap) == ("light", "viking")
+    if is_default and not is_given:  # the defaults need no plotting code
         return style
     from marsretrieval.plotting import map_style
 
