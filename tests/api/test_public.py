@@ -142,8 +142,17 @@ def test_queries_compare_by_value(folders: Path) -> None:
         "dunes", images=[image], not_text="craters", raw=True, mix=0.3, not_weight=0.2, k=5
     )
     assert hits.to_dataframe().equals(same.to_dataframe())
+    named = store.search(
+        "dunes", images=[image], negative_text="craters", use_templates=False, image_weight=0.3,
+        negative_weight=0.2, k=5,
+    )  # fmt: skip
+    assert hits.to_dataframe().equals(named.to_dataframe())
+    with pytest.raises(UsageError, match="negative_text and not_text are the same option"):
+        store.search("dunes", negative_text="craters", not_text="ice")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'negativ_text'"):
+        store.search("dunes", negativ_text="craters")
     assert list(hits.to_dataframe().columns[:3]) == ["rank", "score", "id"]
-    with pytest.raises(UsageError, match="mix cannot be combined with a SearchQuery"):
+    with pytest.raises(UsageError, match="image_weight cannot be combined with a SearchQuery"):
         store.search(query, mix=0.7)
 
 

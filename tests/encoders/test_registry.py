@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from marsretrieval.encoders import ModelSpec, all_specs, find, load
+from marsretrieval.encoders import LoadOptions, ModelSpec, all_specs, find, load
 from marsretrieval.encoders.registry import read_spec
 from marsretrieval.errors import (
     DataError,
@@ -225,3 +225,8 @@ def test_loader_errors_are_one_line_that_names_the_model(
         load(record)
     assert "RuntimeError: expected scalar type Half, at broken_loader.py:2" in str(info.value)
     assert "--dtype float32" in str(info.value)
+
+
+def test_a_loaded_model_prints_its_id_precision_and_device() -> None:
+    encoder = load("mars-nano", LoadOptions(device="cpu"))
+    assert repr(encoder) == "<OpenClipEncoder mars-nano: float32 on cpu>"

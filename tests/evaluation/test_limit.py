@@ -86,6 +86,7 @@ def test_a_limited_result_is_marked_and_beside_the_full_one(data: Path) -> None:
     assert written["settings"]["limit"] == 6 and "limited to 6 of 9" in written["data"]["notes"][-1]
     assert "limited to 6 images" in repr(limited)
     assert set(limited.to_dataframe()["limit"]) == {6}
+    assert all(counts.startswith("images=6 ") for counts in limited.to_dataframe()["n"])
     tables = model_tables([*limited, *full])
     assert [table.limit for table in tables] == [None, 6]
     assert "limited to 6 images" in tables[1].title

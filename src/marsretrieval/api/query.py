@@ -562,10 +562,39 @@ class SearchQuery:
         """
         own = self.to_options()
         for name in own.keys() & options.keys():
-            default, value = _QUESTION_DEFAULTS[name], options[name]
-            is_plain = isinstance(value, (str, int, float, bool))
-            if value is not default and not (is_plain and value == default):
+            if not _is_default(name, options[name]):
                 raise UsageError(
-                    f"{name} cannot be combined with a SearchQuery", remedy="Put it into the query."
+                    f"{_QUERY_NAMES.get(name, name)} cannot be combined with a SearchQuery",
+                    remedy="Put it into the query.",
                 )
         return {**options, **own}
+
+
+# Arguments of `make_question`, which are earlier names of arguments of `Store.search`.
+_QUERY_NAMES = {
+    "like": "similar_to", "like_at": "similar_to_location", "not_text": "negative_text",
+    "not_images": "negative_images", "not_like": "negative_tiles", "raw": "use_templates",
+    "mix": "image_weight", "not_weight": "negative_weight",
+}  # fmt: skip
+
+
+def _is_default(name: str, value: Any) -> bool:
+    default = _QUESTION_DEFAULTS[name]
+    return value is default or (isinstance(value, (str, int, float, bool)) and value == default)
+
+
+def question_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert arguments of `Store.search`, under present or earlier names, for `make_question`."""
+    converted = dict(options)
+    for name, query_name in _QUERY_NAMES.items():
+        if query_name in converted:
+            value = converted.pop(query_name)
+            value = not value if query_name == "use_templates" else value
+            if name not in converted or _is_default(name, converted[name]):
+                converted[name] = value
+            elif not _is_default(name, value):
+                raise UsageError(f"{query_name} and {name} are the same option", remedy="Use one.")
+    unknown = [name for name in converted if name not in {"text", *_QUESTION_DEFAULTS}]
+    if unknown:
+        raise TypeError(f"search() got an unexpected keyword argument {unknown[0]!r}")
+    return converted

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import embeddings
-from marsretrieval.api.query import Question, SearchQuery, make_question
+from marsretrieval.api.query import Question, SearchQuery, make_question, question_options
 from marsretrieval.api.result import SearchResult, summarize_scores, warn_truncated
 from marsretrieval.api.store_model import StoreModel
 from marsretrieval.encoders.torch_imports import check_device
@@ -295,14 +295,14 @@ class Store:
         text: str | Sequence[str] | SearchQuery | None = None,
         *,
         images: ImageLike | Sequence[ImageLike] = (),
-        like: str | Sequence[str] = (),
-        like_at: LonLat | Sequence[LonLat] = (),
-        not_text: str | Sequence[str] = (),
-        not_images: ImageLike | Sequence[ImageLike] = (),
-        not_like: str | Sequence[str] = (),
-        raw: bool = False,
-        mix: float = MIX,
-        not_weight: float = NOT_WEIGHT,
+        similar_to: str | Sequence[str] = (),
+        similar_to_location: LonLat | Sequence[LonLat] = (),
+        negative_text: str | Sequence[str] = (),
+        negative_images: ImageLike | Sequence[ImageLike] = (),
+        negative_tiles: str | Sequence[str] = (),
+        use_templates: bool = True,
+        image_weight: float = MIX,
+        negative_weight: float = NOT_WEIGHT,
         bbox: Bounds | None = None,
         region: RegionLike | None = None,
         region_layer: str | None = None,
@@ -313,23 +313,25 @@ class Store:
         keep_examples: bool = False,
         vector: npt.ArrayLike | str | Path | None = None,
         progress: Progress = NO_PROGRESS,
+        **earlier_names: Any,
     ) -> SearchResult:
         """Rank the tiles by cosine similarity to a query, exactly.
 
         Args:
-            text: What to look for, through the three published templates unless `raw`; of several
-                texts the vectors are averaged. Or a SearchQuery, which holds all parts of a query.
+            text: What to look for, through the three published templates unless `use_templates` is
+                False; of several texts the vectors are averaged. Or a SearchQuery, which holds all
+                parts of a query.
             images: Example images: paths, Pillow images or arrays (`datasets.rgb_of`).
-            like: Ids of example tiles of the store. They need no model, and are no hits themselves
-                unless `keep_examples`.
-            like_at: Positions (lon, lat) in degrees within example tiles of the store.
-            not_text: Texts to search away from, subtracted with `not_weight`
+            similar_to: Ids of example tiles of the store. They need no model, and are no hits
+                themselves unless `keep_examples`.
+            similar_to_location: Positions (lon, lat) in degrees within example tiles of the store.
+            negative_text: Texts to search away from, subtracted with `negative_weight`
                 (`search.query.away_query`).
-            not_images: Images to search away from.
-            not_like: Ids of tiles to search away from.
-            raw: Send texts without the templates.
-            mix: Weight of images and tiles in a query that also has a text, 0 to 1.
-            not_weight: Weight of the negative examples, 0 to 1.
+            negative_images: Images to search away from.
+            negative_tiles: Ids of tiles to search away from.
+            use_templates: Insert texts into the prompt templates.
+            image_weight: Weight of images and tiles in a query that also has a text, 0 to 1.
+            negative_weight: Weight of the negative examples, 0 to 1.
             bbox: A geo.Box, (west, south, east, north) in degrees or "W,S,E,N": only tiles centred
                 in it.
             region: A geo.Area, GeoJSON, the path of a vector file of polygons (GeoJSON, GeoPackage,
@@ -341,10 +343,12 @@ class Store:
             min_valid: Least share of a tile with data, 0 to 1. With example tiles, tiles
                 without any data are excluded unless it is 0.
             lon: 180 for longitudes -180..180, 360 for 0..360.
-            keep_examples: Allow the tiles of `like` and `like_at` as hits.
+            keep_examples: Allow the example tiles as hits.
             vector: Query vector of shape (dimension,) or its NumPy file, instead of all other
                 parts, such as the one that an inventory has learned.
             progress: Progress display.
+            **earlier_names: `like`, `like_at`, `not_text`, `not_images`, `not_like`, `mix`,
+                `not_weight` and `raw` of earlier versions.
 
         Returns:
             Hits in descending score order.
@@ -356,10 +360,12 @@ class Store:
             ModelLoadError: If the model of the store cannot be loaded.
         """
         question = self.question(
-            text, images=images, like=like, like_at=like_at, not_text=not_text,
-            not_images=not_images, not_like=not_like, raw=raw, mix=mix, not_weight=not_weight,
-            bbox=bbox, region=region, region_layer=region_layer, k=k, min_score=min_score,
-            min_valid=min_valid, lon=lon, keep_examples=keep_examples, vector=vector,
+            text, images=images, similar_to=similar_to, similar_to_location=similar_to_location,
+            negative_text=negative_text, negative_images=negative_images,
+            negative_tiles=negative_tiles, use_templates=use_templates, image_weight=image_weight,
+            negative_weight=negative_weight, bbox=bbox, region=region, region_layer=region_layer,
+            k=k, min_score=min_score, min_valid=min_valid, lon=lon, keep_examples=keep_examples,
+            vector=vector, **earlier_names,
         )  # fmt: skip
         return self.answer(question, progress=progress)
 
@@ -398,9 +404,10 @@ class Store:
             UsageError: If the query is incomplete or an option is invalid.
             DataError: If a file cannot be read.
         """
+        parts = question_options(options)
         if isinstance(text, SearchQuery):
-            return make_question(self.embeddings, **text.combine(options))
-        return make_question(self.embeddings, text, **options)
+            return make_question(self.embeddings, **text.combine(parts))
+        return make_question(self.embeddings, text, **parts)
 
     def answer(self, question: Question, *, progress: Progress = NO_PROGRESS) -> SearchResult:
         """Run one search.

@@ -109,6 +109,10 @@ class TorchEncoder(ABC):
         """Id in the registry."""
         return self.spec.id
 
+    def __repr__(self) -> str:
+        precision = str(self.dtype).removeprefix("torch.")
+        return f"<{type(self).__name__} {self.spec.id}: {precision} on {self.device}>"
+
     @property
     def dimension(self) -> int:
         """Vector dimension."""

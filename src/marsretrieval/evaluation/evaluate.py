@@ -101,11 +101,12 @@ class Results:
 
         Returns:
             Columns model, task, data, set_hash, group, protocol, metric, value, low, high, limit,
-            options, seed.
+            options, seed, n.
             Groups are those of the result; metrics of a single class have the group ``class/NAME``.
             `low` and `high` bound the 95 % interval, NaN without one. `limit` is the number of
             items of a limited run, NaN for a result on all items. `options` describes settings that
-            differ from the published protocol; empty for that protocol.
+            differ from the published protocol; empty for that protocol. `n` counts the items of the
+            group, such as ``images=48 classes=6``.
 
         Raises:
             MissingDependencyError: If pandas is not installed.
@@ -336,7 +337,7 @@ def _say(line: str) -> None:
 
 _COLUMNS = (
     "model", "task", "data", "set_hash", "group", "protocol", "metric", "value", "low", "high",
-    "limit", "options", "seed",
+    "limit", "options", "seed", "n",
 )  # fmt: skip
 
 
@@ -373,9 +374,10 @@ def _main_metrics(result: RunResult) -> list[tuple[str, float]]:
 def _rows(result: RunResult) -> Iterator[tuple[Any, ...]]:
     base = (_label(result), result.task, result.data.get("name"), result.data["set_hash"])
     limit = float("nan") if result.limit is None else result.limit
-    more = (limit, describe_options(result.options), result.seed)
     for group, evaluation in result.metrics.items():
         fields: Mapping[str, Any] = evaluation
+        counts = " ".join(f"{name}={count}" for name, count in fields["n"].items())
+        more = (limit, describe_options(result.options), result.seed, counts)
         for protocol in PROTOCOLS:
             intervals = fields["intervals"].get(protocol) or {}
             for metric, value in fields[protocol].items():

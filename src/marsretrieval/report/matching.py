@@ -130,7 +130,9 @@ def _pair_files(
     for side, by_set, others in (("A", by_set_a, by_set_b), ("B", by_set_b, by_set_a)):
         for key in by_set.keys() - others.keys():
             file = by_set[key][0]
-            notes.append(f"{task}: only {side} has a result on the data of {file.path}")
+            notes.append(
+                f"{task}: only {side} has a result with the data and settings of {file.path}"
+            )
     return pairs
 
 

@@ -13,7 +13,7 @@ from marsretrieval.report.columns import METRICS, Metric
 from marsretrieval.report.table import DAGGER, Cell, Column, ResultTable, Row
 from marsretrieval.report.tables import evaluation_tables
 from marsretrieval.results import describe_options
-from marsretrieval.text import printable, table_cell
+from marsretrieval.text import pluralize, printable, table_cell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -439,7 +439,7 @@ def _query_lines(comparison: Comparison, top: int) -> Iterator[str]:
         title = group.name if len(comparison.groups) > 1 else comparison.task
         same = group.queries - group.better - group.worse
         unit_plural = {"class": "classes", "query": "queries"}.get(group.unit, f"{group.unit}s")
-        block_count = "" if group.blocks is None else f" in {group.blocks:,} blocks"
+        block_count = "" if group.blocks is None else f" in {pluralize(group.blocks, 'block')}"
         yield (
             f"{title}: of {group.queries:,} {unit_plural}{block_count}, {group.better:,} better "
             f"in B, {group.worse:,} worse, {same:,} the same (by {heading})"
