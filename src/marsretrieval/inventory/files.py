@@ -391,7 +391,10 @@ class InventoryFiles:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise InventoryError(f"{path}: cannot be read ({error.strerror})") from error
+            raise InventoryError(
+                f"{path}: cannot be read ({error.strerror})",
+                remedy="Check the permissions and the disk.",
+            ) from error
         lines = data.split(b"\n")
         tail = lines.pop()
         marks = []
