@@ -109,6 +109,34 @@ def test_layers_of_places(name: Path, tmp_path: Path, marsretrieval: Run, suffix
     assert list(bounds.loc[1]) == pytest.approx([1.0, 2.0, 1.2, 2.2])
 
 
+@pytest.mark.parametrize("option", ["count", "tiles"])
+def test_count_that_the_marks_file_cannot_hold(
+    name: Path, tmp_path: Path, marsretrieval: Run, option: str
+) -> None:
+    table = tmp_path / "marks.csv"
+    table.write_text(f"id,mark,{option}\n{tile(3)},yes,{10**30}\n")
+    refused = marsretrieval("inventory", "mark", name, "--from", table, code=2).output
+    assert f"{option} of {tile(3)} must be 1 to 2^62" in refused
+    totals = marsretrieval("inventory", "mark", name, f"{tile(3)}=yes").output
+    assert "1 yes" in totals
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem", "remedy"),
+    [
+        (f"{tile(3)},yes,1.5", "count is '1.5', not a whole number", "Use digits only"),
+        (",yes,", "no id", "Give every line an id and a mark"),
+    ],
+)
+def test_remedy_for_a_line_of_a_table(
+    name: Path, tmp_path: Path, marsretrieval: Run, rows: str, problem: str, remedy: str
+) -> None:
+    table = tmp_path / "marks.csv"
+    table.write_text(f"id,mark,count\n{rows}\n")
+    refused = marsretrieval("inventory", "mark", name, "--from", table, code=1).output
+    assert f"{table}, line 2: {problem}" in refused and remedy in refused
+
+
 def test_marks_from_a_table(name: Path, tmp_path: Path, marsretrieval: Run) -> None:
     table = tmp_path / "marks.csv"
     table.write_text(f"id,mark,tiles,note\n{tile(1)},yes,3,clear\n{tile(2)},no,,\n")

@@ -50,7 +50,10 @@ def open_inventory(
     query_given = text is not None or len(similar_to) > 0 or vector is not None
     if not (path / "inventory.json").exists() and query_given:
         if read_only:
-            raise UsageError(f"{path}: does not exist; read_only opens what there is")
+            raise UsageError(
+                f"{path}: does not exist; read_only opens what there is",
+                remedy="Check the path, or open it without read_only to create it.",
+            )
         if store is None:
             raise UsageError("a new inventory needs a store", remedy="Give store=.")
         opened = store if isinstance(store, Store) else open_store(store, **model)

@@ -124,7 +124,10 @@ class StoreModel:
         named = self.store.model.checkpoint
         if self.checkpoint is not None:
             if not self.checkpoint.exists():
-                raise UsageError(f"checkpoint {self.checkpoint}: no such file or folder")
+                raise UsageError(
+                    f"checkpoint {self.checkpoint}: no such file or folder",
+                    remedy="Check the path of the checkpoint.",
+                )
             return self.checkpoint
         if named is None:
             return None

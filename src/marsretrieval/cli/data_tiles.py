@@ -173,7 +173,7 @@ def tiles(
     from marsretrieval.datasets import rasters
 
     if clip and bbox is None:
-        raise UsageError("--clip requires --bbox")
+        raise UsageError("--clip requires --bbox", remedy="Add --bbox, or omit --clip.")
     quad_files, raster_files = rasters.split_sources(sources) if sources else ([], [])
     quad_options = {
         "--bbox": bbox, "--quads": quads, "--clip": clip or None,
@@ -275,7 +275,9 @@ def _parse_delta(text: str) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise UsageError(f"--delta {text}: not a number") from error
+        raise UsageError(
+            f"--delta {text}: not a number", remedy="Give degrees, such as 0.2."
+        ) from error
 
 
 @dataclass(frozen=True)

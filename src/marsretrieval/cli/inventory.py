@@ -535,12 +535,18 @@ def _read_answers(path: Path) -> list[Answer]:
             if value is None:
                 return None
             if not value.isdecimal():
-                raise TableError(f"{path}, {label}: {name} is '{value}', not a whole number")
+                raise TableError(
+                    f"{path}, {label}: {name} is '{value}', not a whole number",
+                    remedy="Use digits only, or leave the cell empty.",
+                )
             return int(value)
 
         tile, value = text("id"), text("mark")
         if tile is None or value is None:
-            raise TableError(f"{path}, {label}: no {'id' if tile is None else 'mark'}")
+            raise TableError(
+                f"{path}, {label}: no {'id' if tile is None else 'mark'}",
+                remedy="Give every line an id and a mark, or remove the line.",
+            )
         mark_value: Any = value.lower()
         answers.append(
             Answer(

@@ -109,7 +109,10 @@ def check(
     except MarsRetrievalError:
         raise
     except Exception as error:  # a user's class may raise anything, in any of its attributes
-        raise ModelLoadError(f"{spec.id} cannot be loaded ({describe_exception(error)})") from error
+        raise ModelLoadError(
+            f"{spec.id} cannot be loaded ({describe_exception(error)})",
+            remedy="Run marsretrieval doctor to check the libraries and weights.",
+        ) from error
     outcome = {
         "seconds_to_load": round(time.perf_counter() - start, 2),
         **check_encoder(encoder),

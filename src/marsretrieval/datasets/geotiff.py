@@ -259,9 +259,15 @@ def _read_metadata(path: Path, file: Any) -> GeoTiff:
             f"{path}: no coordinate system", remedy="It must be georeferenced on the Mars sphere."
         )
     if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
-        raise DataError(f"{path}: not north up; rotated and flipped rasters are not read")
+        raise DataError(
+            f"{path}: not north up; rotated and flipped rasters are not read",
+            remedy="Warp the raster to north up, such as with gdalwarp.",
+        )
     if file.count != 1:
-        raise DataError(f"{path}: {file.count} bands, one is expected")
+        raise DataError(
+            f"{path}: {file.count} bands, one is expected",
+            remedy="Extract one band, such as with gdal_translate -b 1.",
+        )
     try:
         radius, _ = geo.mars_ellipsoid(file.crs.to_dict(projjson=True))
     except ValueError as error:

@@ -289,7 +289,8 @@ def catalogue_files(folder: str | Path) -> CatalogueFiles:
     if not folder.is_dir():
         raise DatasetNotFoundError(
             f"{folder}: no such folder; it must contain one <landform>.csv with lon and lat per "
-            "landform"
+            "landform",
+            remedy="Name the folder of the ground-truth files.",
         )
     entries = list_visible(folder)
     candidates = [path for path in entries if _suffix(path) and path.is_file()]

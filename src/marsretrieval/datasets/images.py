@@ -313,7 +313,10 @@ def read_tiff(data: bytes, source: str, max_pixels: int) -> Image.Image:
         bands: npt.NDArray[Any] = file.read([1, 2, 3] if file.count > 2 else [1])
         valid: npt.NDArray[Any] = file.dataset_mask()
     if np.iscomplexobj(bands):
-        raise ImageError(f"{source}: complex pixel values are not supported")
+        raise ImageError(
+            f"{source}: complex pixel values are not supported",
+            remedy="Convert the image to its magnitude in real numbers.",
+        )
     pixels = np.moveaxis(bands, 0, -1)
     if pixels.dtype == np.uint8:
         grey = np.where(valid[..., None] != 0, pixels, 0).astype(np.uint8)
@@ -336,13 +339,16 @@ def _from_pillow(image: Image.Image, name: str) -> Image.Image:
     try:
         return to_rgb(ImageOps.exif_transpose(image), image)
     except (OSError, ValueError, SyntaxError) as error:
-        raise ImageError(f"{name}: cannot be decoded ({error})") from error
+        raise ImageError(
+            f"{name}: cannot be decoded ({error})",
+            remedy="Copy or download the image again, or convert it to PNG.",
+        ) from error
 
 
 def _decode(data: bytes, source: str, finish: Callable[[Image.Image], Image.Image]) -> Image.Image:
     """Decode to mode L or RGB and apply `finish`, whose errors become ImageError too."""
     if not data:
-        raise ImageError(f"{source}: empty file")
+        raise ImageError(f"{source}: empty file", remedy="Copy or download the image again.")
     # Other libraries set this for the whole process; truncated images must raise an error.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
@@ -362,16 +368,24 @@ def _decode(data: bytes, source: str, finish: Callable[[Image.Image], Image.Imag
                 return finish(_to_8_bits(upright, None, valid))
             return finish(_to_grey_or_rgb(upright, image))
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{source}: too many pixels ({error})") from error
+        raise ImageError(
+            f"{source}: too many pixels ({error})",
+            remedy="Cut it into tiles: marsretrieval data tiles.",
+        ) from error
     except UnidentifiedImageError as error:
         if is_tiff(data):
             return finish(read_tiff(data, source, MAX_PIXELS))
-        raise ImageError(f"{source}: not an image in a known format") from error
+        raise ImageError(
+            f"{source}: not an image in a known format", remedy="Convert it to PNG, JPEG or TIFF."
+        ) from error
     except ImageError:
         raise
     except Exception as error:
         # Pillow raises many classes of errors for damaged files.
-        raise ImageError(f"{source}: cannot be decoded ({error})") from error
+        raise ImageError(
+            f"{source}: cannot be decoded ({error})",
+            remedy="Copy or download the image again, or convert it to PNG.",
+        ) from error
 
 
 def _check_expansion(source: str, pixels: int, stored: int) -> None:
@@ -461,7 +475,10 @@ def _open_tiff(data: bytes, source: str) -> Iterator[Any]:
     except DataError as error:
         raise ImageError(error.message, remedy=error.remedy) from error
     except (RasterioError, OSError, ValueError) as error:
-        raise ImageError(f"{source}: cannot be decoded ({error})") from error
+        raise ImageError(
+            f"{source}: cannot be decoded ({error})",
+            remedy="Copy or download the image again, or convert it to PNG.",
+        ) from error
 
 
 def _iter_blocks(

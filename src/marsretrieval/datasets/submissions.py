@@ -388,7 +388,10 @@ def read_run(path: str | Path) -> RunFile:
             scores.append(values[1])
             ranks.append(values[0])
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not readable as text or gzip ({error})") from error
+        raise DataError(
+            f"{path}: not readable as text or gzip ({error})",
+            remedy="Write the file again as UTF-8 text.",
+        ) from error
     if not columns:
         raise DataError(f"{path}: empty, without a ranking", remedy=_RUN_REMEDY)
     queries = {key: RankedList(tuple(ids), np.array(s)) for key, (ids, s, _) in columns.items()}

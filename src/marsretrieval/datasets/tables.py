@@ -158,7 +158,10 @@ def read_table(
     except FileNotFoundError as error:
         raise DatasetNotFoundError(f"{path}: no such file", remedy=suggest_path(path)) from error
     except (OSError, ValueError) as error:
-        raise TableError(f"{path}: not readable ({error})") from error
+        raise TableError(
+            f"{path}: not readable ({error})",
+            remedy="Check the path and the permissions of the file.",
+        ) from error
     if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
         raise TableError(
             f"{path}: not readable as a table (not a file)", remedy="Name a file of this folder."
@@ -246,7 +249,10 @@ def _read_text(path: Path) -> Table:
     try:
         return _parse_text(path, text, notes)
     except csv.Error as error:
-        raise TableError(f"{path}: not readable as CSV ({error})") from error
+        raise TableError(
+            f"{path}: not readable as CSV ({error})",
+            remedy="Export the table again as CSV in UTF-8.",
+        ) from error
     finally:
         csv.field_size_limit(previous)
 
@@ -309,7 +315,10 @@ def _decode(path: Path) -> tuple[str, list[str]]:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except OSError as error:
-        raise TableError(f"{path}: not readable as CSV ({error})") from error
+        raise TableError(
+            f"{path}: not readable as CSV ({error})",
+            remedy="Export the table again as CSV in UTF-8.",
+        ) from error
     if len(data) > _MAX_BYTES:
         raise TableError(
             f"{path}: larger than {_MAX_BYTES >> 20:,} MiB",
@@ -329,7 +338,10 @@ def _decode(path: Path) -> tuple[str, list[str]]:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         if encoding != "utf-8-sig":
-            raise TableError(f"{path}: not readable as CSV ({error})") from error
+            raise TableError(
+                f"{path}: not readable as CSV ({error})",
+                remedy="Export the table again as CSV in UTF-8.",
+            ) from error
         text = data.decode("latin-1")
         notes.append(f"{path}: not UTF-8, read as Latin-1")
     if "\0" in text:

@@ -74,7 +74,10 @@ def read_tile_manifest(
     if not isinstance(value, dict) or any(
         value.get(name) != constant for name, constant in constants.items()
     ):
-        raise DataError(f"{path}: not a manifest of {description} of this version")
+        raise DataError(
+            f"{path}: not a manifest of {description} of this version",
+            remedy="Cut the tiles again with --force.",
+        )
     manifest = from_json(manifest_type, value, source=path)
     confined(path.parent, manifest.tar, nested=False, source=path)
     return manifest

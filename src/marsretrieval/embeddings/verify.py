@@ -130,7 +130,10 @@ def _shard_problems(
     try:
         block = open_block(store, entry, start, manifest.dimension, manifest.dtype)
         if sha256_file(path) != entry.sha256:
-            raise StoreError(f"{path}: changed since it was written (SHA-256 differs)")
+            raise StoreError(
+                f"{path}: changed since it was written (SHA-256 differs)",
+                remedy="Restore the file, or run store verify --repair and embed again.",
+            )
     except (StoreError, OSError) as error:
         if not is_damage(error):
             if isinstance(error, StoreError):

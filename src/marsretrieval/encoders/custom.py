@@ -69,7 +69,8 @@ def load(spec: ModelSpec, options: LoadOptions) -> Encoder:
         inner = target(**offered) if isinstance(target, type) or _is_function(target) else target
     except (Exception, SystemExit) as error:  # a user's constructor may raise anything
         raise ModelLoadError(
-            f"{spec.id}: its constructor failed ({describe_exception(error)})"
+            f"{spec.id}: its constructor failed ({describe_exception(error)})",
+            remedy="Correct the class, or the arguments in its name.",
         ) from error
     if not hasattr(inner, "encode_images"):
         raise ModelLoadError(
@@ -158,7 +159,8 @@ class PluginEncoder:
         declared = getattr(inner, "dimension", self._dimension)
         if declared != self._dimension:
             raise ModelLoadError(
-                f"{self.id} declares dimension {declared} but returns {self._dimension}"
+                f"{self.id} declares dimension {declared} but returns {self._dimension}",
+                remedy="Correct the dimension of the class.",
             )
         if "text" in self.modalities:
             self._try_text()
@@ -333,7 +335,8 @@ class PluginEncoder:
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         if not (np.isfinite(norms).all() and (norms > 0).all()):
             raise ModelLoadError(
-                f"{self.id}: {method} returned vectors that are zero or not finite"
+                f"{self.id}: {method} returned vectors that are zero or not finite",
+                remedy="Correct the class so that each vector is finite and not zero.",
             )
         unit: Vectors = (rows / norms).astype(np.float32, copy=False)
         return unit

@@ -68,11 +68,17 @@ def read_adapter_config(folder: Path) -> AdapterConfig | None:
     try:
         config = from_json(AdapterConfig, read_json(path), source=path)
     except DataError as error:
-        raise ModelLoadError(error.message) from error
+        raise ModelLoadError(error.message, remedy=error.remedy) from error
     if config.get("peft_type") != "LORA" or not config.get("lora_alpha"):
-        raise ModelLoadError(f"{path}: only LoRA adapters can be folded into a model")
+        raise ModelLoadError(
+            f"{path}: only LoRA adapters can be folded into a model",
+            remedy="Merge the adapter into its base model with PEFT, and use the result.",
+        )
     if config.get("bias", "none") != "none" or config.get("fan_in_fan_out"):
-        raise ModelLoadError(f"{path}: adapters with bias or fan_in_fan_out are not supported")
+        raise ModelLoadError(
+            f"{path}: adapters with bias or fan_in_fan_out are not supported",
+            remedy="Merge the adapter into its base model with PEFT, and use the result.",
+        )
     return config
 
 
@@ -95,7 +101,10 @@ def fold_adapter(model: torch.nn.Module, folder: Path, config: AdapterConfig) ->
     for key, tensor in _read_tensors(folder).items():
         match = _KEY.fullmatch(key)
         if match is None:
-            raise ModelLoadError(f"{folder}: adapter weight {key} is not a LoRA weight of a layer")
+            raise ModelLoadError(
+                f"{folder}: adapter weight {key} is not a LoRA weight of a layer",
+                remedy="Merge the adapter into its base model with PEFT, and use the result.",
+            )
         pairs.setdefault(match["module"], {})[match["part"]] = tensor
     needed = {"lora_A", "lora_B"} | ({"lora_magnitude_vector"} if config.get("use_dora") else set())
     modules = dict(model.named_modules())
@@ -103,11 +112,14 @@ def fold_adapter(model: torch.nn.Module, folder: Path, config: AdapterConfig) ->
         if parts.keys() != needed:
             raise ModelLoadError(
                 f"{folder}: adapter of {name} has {', '.join(sorted(parts))} and needs "
-                f"{', '.join(sorted(needed))}"
+                f"{', '.join(sorted(needed))}",
+                remedy="Download the adapter again.",
             )
         _fold(_find_linear(modules, name, folder), parts, _scale(config, name, parts), name, folder)
     if not pairs:
-        raise ModelLoadError(f"{folder}: the adapter holds no weights")
+        raise ModelLoadError(
+            f"{folder}: the adapter holds no weights", remedy="Download the adapter again."
+        )
     return len(pairs)
 
 
@@ -141,7 +153,8 @@ def _scale(config: AdapterConfig, name: str, parts: Mapping[str, torch.Tensor]) 
             matches = re.fullmatch(rf"(.*\.)?({pattern})", name)
         except re.error as error:
             raise ModelLoadError(
-                f"{_CONFIG}: alpha_pattern: invalid pattern {pattern[:60]!r} ({error})"
+                f"{_CONFIG}: alpha_pattern: invalid pattern {pattern[:60]!r} ({error})",
+                remedy="Correct the regular expression.",
             ) from error
         if matches:
             alpha = value
@@ -173,4 +186,7 @@ def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
             return dict(load_file(safe))
         if pickled.exists():
             return dict(torch.load(pickled, map_location="cpu", weights_only=True))
-    raise ModelLoadError(f"{folder}: adapter_model.safetensors is missing")
+    raise ModelLoadError(
+        f"{folder}: adapter_model.safetensors is missing",
+        remedy="Download the whole folder of the adapter again.",
+    )

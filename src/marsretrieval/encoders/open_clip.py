@@ -273,7 +273,7 @@ class CheckpointSource:
                 value = read_json(self.folder / _CONFIG)
                 return from_json(_Config, value, source=self.folder / _CONFIG)
             except DataError as error:
-                raise ModelLoadError(error.message) from error
+                raise ModelLoadError(error.message, remedy=error.remedy) from error
         import open_clip
 
         return {"model_cfg": open_clip.get_model_config(self.architecture) or {}}
@@ -452,9 +452,14 @@ def _checkpoint(spec: ModelSpec, path: Path) -> CheckpointSource:
         return _folder(spec, path)
     architecture = spec.settings.get("architecture")
     if architecture is None:
-        raise ModelLoadError(f"{spec.id}: expects a folder as --checkpoint, not a file: {path}")
+        raise ModelLoadError(
+            f"{spec.id}: expects a folder as --checkpoint, not a file: {path}",
+            remedy="Name the folder that contains the file.",
+        )
     if not path.is_file():
-        raise ModelLoadError(f"{spec.id}: {path}: no such file or folder")
+        raise ModelLoadError(
+            f"{spec.id}: {path}: no such file or folder", remedy="Check the path of --checkpoint."
+        )
     if spec.settings.get("open_activation"):
         # Weights trained with one activation load into the other, and give wrong vectors.
         tags = spec.settings["tags"]
@@ -466,7 +471,9 @@ def _checkpoint(spec: ModelSpec, path: Path) -> CheckpointSource:
             f"(OpenAI's code), {spec.id}-gelu (open_clip's default, e.g. RemoteCLIP).",
         )
     if path.stat().st_size == 0:
-        raise ModelLoadError(f"{spec.id}: {path} is an empty file")
+        raise ModelLoadError(
+            f"{spec.id}: {path} is an empty file", remedy="Copy or download the checkpoint again."
+        )
     if path.suffix in _NOT_WEIGHTS:
         raise ModelLoadError(
             f"{spec.id}: {path} is a numpy archive",

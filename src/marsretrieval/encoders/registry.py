@@ -235,13 +235,18 @@ def read_spec(path: Path) -> ModelSpec:
     try:
         value: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"{path}: not readable as TOML ({error})") from error
+        raise DataError(
+            f"{path}: not readable as TOML ({error})", remedy="Correct the syntax of the file."
+        ) from error
     if "id" in value:
         raise DataError(f"{path}: unknown field 'id'", remedy="The name of the file is the id.")
     value = {"id": path.stem, **dict.fromkeys(_OPTIONAL_KEYS), **value}
     spec = from_json(ModelSpec, value, source=path)
     if "image" not in spec.modalities:
-        raise DataError(f"{path}: 'modalities' is {value['modalities']}: 'image' is missing")
+        raise DataError(
+            f"{path}: 'modalities' is {value['modalities']}: 'image' is missing",
+            remedy="Add image to the modalities.",
+        )
     return spec
 
 

@@ -326,7 +326,10 @@ class Box:
         values = (self.west, self.south, self.east, self.north)
         text = ",".join(f"{value:g}" for value in values)
         if not all(np.isfinite(values)):
-            raise UsageError(f"box {text}: not all numbers are finite")
+            raise UsageError(
+                f"box {text}: not all numbers are finite",
+                remedy="Give west,south,east,north in degrees, such as 130,-10,140,0.",
+            )
         if not all(-360 <= lon <= 360 for lon in (self.west, self.east)):
             raise UsageError(
                 f"box {text}: a longitude is outside -180..360",

@@ -116,7 +116,10 @@ def _check_content(path: Path, suffix: str) -> None:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file", remedy=suggest_path(path)) from error
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not readable ({error})") from error
+        raise DataError(
+            f"{path}: not readable ({error})",
+            remedy="Check that the file is complete, or export it again.",
+        ) from error
     if not head.startswith(_MAGIC[suffix]) or (suffix == ".kml" and not _is_kml(head)):
         raise DataError(f"{path}: not a {suffix[1:]} file", remedy=EXPORT_AGAIN)
 

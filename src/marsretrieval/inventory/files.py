@@ -31,7 +31,8 @@ HEADER, MARKS, AUDITS = "inventory.json", "marks.jsonl", "audits"
 MarkValue = Literal["yes", "no", "unsure", "none"]
 How = Literal["best", "exploring", "search", "audit", "direct"]
 SlotKind = Literal["sample", "repeat", "check", "control", "elsewhere"]
-_Count = Annotated[int, Constraint(ge=0, le=2**62)]
+MAX_COUNT = 2**62  # of landforms or tiles of one mark
+_Count = Annotated[int, Constraint(ge=0, le=MAX_COUNT)]
 
 
 class InventoryError(MarsRetrievalError):
@@ -390,7 +391,10 @@ class InventoryFiles:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise InventoryError(f"{path}: cannot be read ({error.strerror})") from error
+            raise InventoryError(
+                f"{path}: cannot be read ({error.strerror})",
+                remedy="Check the permissions and the disk.",
+            ) from error
         lines = data.split(b"\n")
         tail = lines.pop()
         marks = []

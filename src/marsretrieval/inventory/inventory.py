@@ -17,6 +17,7 @@ from marsretrieval.errors import DataError, UsageError
 from marsretrieval.inventory import audit as audits
 from marsretrieval.inventory.files import (
     AUDITS,
+    MAX_COUNT,
     SCHEMA,
     Audit,
     InventoryFiles,
@@ -249,8 +250,8 @@ class Inventory:
         for answer in answers:
             _mark_value(answer.mark)
             for name, number in (("count", answer.count), ("tiles", answer.tiles)):
-                if number is not None and number < 1:
-                    raise UsageError(f"{name} of {answer.id} is {number}; it must be at least 1")
+                if number is not None and not 1 <= number <= MAX_COUNT:
+                    raise UsageError(f"{name} of {answer.id} must be 1 to 2^62, not {number}")
                 if number is not None and answer.mark in ("no", "none"):
                     raise UsageError(
                         f"{name} of {answer.id}, which is marked {answer.mark}",

@@ -113,11 +113,15 @@ def check_vector(vector: npt.ArrayLike, dimension: int, source: str = "query vec
         values = values[0]
     if values.shape != (dimension,):
         raise UsageError(
-            f"{source}: shape {values.shape}; the store holds vectors of {dimension} numbers"
+            f"{source}: shape {values.shape}; the store holds vectors of {dimension} numbers",
+            remedy="Use a vector of the model that made the store.",
         )
     length = float(np.linalg.norm(values))
     if not np.isfinite(length) or length < 1e-12:
-        raise UsageError(f"{source}: zero, NaN or infinite")
+        raise UsageError(
+            f"{source}: zero, NaN or infinite",
+            remedy="Save a vector of finite numbers that are not all 0.",
+        )
     return np.asarray(values / length, dtype=np.float32)
 
 

@@ -132,7 +132,10 @@ def over_queries(
         DataError: If names or lengths differ.
     """
     if a.keys() != b.keys():
-        raise DataError(f"metrics differ: {', '.join(sorted(a.keys() ^ b.keys()))}")
+        raise DataError(
+            f"metrics differ: {', '.join(sorted(a.keys() ^ b.keys()))}",
+            remedy="Compare results of the same task and protocol.",
+        )
     validation.same_length(**{f"{name} of {side}": column for side, columns in (("a", a), ("b", b))
                            for name, column in columns.items()})  # fmt: skip
     chosen = {name: (statistics or {}).get(name, np.mean) for name in a}

@@ -82,7 +82,10 @@ def read_basemap(basemap: str) -> npt.NDArray[np.uint8]:
         with file.open("rb") as stream, Image.open(stream) as image:
             return np.asarray(image.convert("L" if basemap == VIKING else "RGB"))
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"base map {basemap}: cannot be decoded ({error})") from error
+        raise DataError(
+            f"base map {basemap}: cannot be decoded ({error})",
+            remedy="Name an image in PNG, JPEG or TIFF format.",
+        ) from error
 
 
 def is_fine_enough(columns: int, box: Box) -> bool:

@@ -319,7 +319,10 @@ def _compare_geolocalization(
     points, points_b = points_of(_require_queries(a)), points_of(_require_queries(b))
     shared = [name for name in points if name in points_b]
     if not shared:
-        raise DataError("geolocalization: no kind of query that both results have")
+        raise DataError(
+            "geolocalization: no kind of query that both results have",
+            remedy="Run the task again with the same --data for both models.",
+        )
     rankings = [read_rankings(file, set(shared), protocol) for file in (a, b)]
     groups = []
     comparisons: dict[str, PointComparison] = {}
@@ -404,7 +407,10 @@ def _compare_custom_task(
             continue
         (keys, columns_a), (keys_b, columns_b) = (_read_queries(file, name) for file in (a, b))
         if sorted(keys) != sorted(keys_b):
-            raise DataError(f"{b.beside('queries')}: not the queries of {name} that {a.path} has")
+            raise DataError(
+                f"{b.beside('queries')}: not the queries of {name} that {a.path} has",
+                remedy="Run the task again with the same data for both models.",
+            )
         rows = {key: row for row, key in enumerate(keys_b)}
         order = np.array([rows[key] for key in keys])
         evaluations: list[Mapping[str, Any]] = [file.result.metrics[name] for file in (a, b)]
@@ -460,7 +466,10 @@ def _read_queries(file: ResultFile, group: str) -> tuple[list[str], Columns]:
         )
     keys = [str(key) for key in table.column(texts[0]).to_pylist()]
     if len(set(keys)) != len(keys):
-        raise DataError(f"{file.beside('queries')}: two queries of {group} have the same name")
+        raise DataError(
+            f"{file.beside('queries')}: two queries of {group} have the same name",
+            remedy="Run the task again with --force.",
+        )
     numbers = {
         column.name: table.column(column.name).to_numpy().astype(np.float64)
         for column in table.schema
@@ -490,7 +499,10 @@ def _align_queries(
         file_keys = [str(value) for value in table.column(key).to_pylist()]
         order = order or file_keys
         if sorted(file_keys) != sorted(order):
-            raise DataError(f"{file.beside('queries')}: not the queries that {a.path} has")
+            raise DataError(
+                f"{file.beside('queries')}: not the queries that {a.path} has",
+                remedy="Run the task again with the same data for both models.",
+            )
         rows = {name: row for row, name in enumerate(file_keys)}
         order_rows = np.array([rows[name] for name in order])
         columns.append(

@@ -356,7 +356,10 @@ def read_rankings(file: ResultFile, groups: set[str], protocol: str) -> dict[str
         rows = np.flatnonzero(names == group)
         rows = rows[np.argsort(ranks[rows], kind="stable")]
         if not len(rows):
-            raise DataError(f"{file.beside('hits')}: no ranking of {group}")
+            raise DataError(
+                f"{file.beside('hits')}: no ranking of {group}",
+                remedy="Run the task again with --force.",
+            )
         chosen = [str(tile_id) for tile_id in ids[rows]]
         lonlat = positions[rows]
         if protocol == "published":

@@ -208,7 +208,10 @@ def _verify_paired(checker: _Checker, progress: Progress) -> None:
     checker.count("pairs", file.result.data["n"].get("pairs"), pairs)
     for way, column in ranks.items():
         if pairs and (column.min() < 1 or column.max() > pairs):
-            raise DataError(f"{file.beside('queries')}: {way}_rank is not within 1 to {pairs}")
+            raise DataError(
+                f"{file.beside('queries')}: {way}_rank is not within 1 to {pairs}",
+                remedy="Run the task again with --force.",
+            )
     seed, resamples = _resampling(checker)
     metrics, intervals = paired.score_ranks(ranks, seed=seed, resamples=resamples)
     for protocol in _protocols(checker, "all"):

@@ -336,11 +336,17 @@ def _grid(
     (lon, lat), (width, height) = reader.positions().T, reader.extents().T
     selected = np.isfinite(lon) & np.isfinite(lat)
     if not selected.any():
-        raise UsageError(f"no tile of {store.path} has a known position: there is nothing to map")
+        raise UsageError(
+            f"no tile of {store.path} has a known position: there is nothing to map",
+            remedy="Embed tiles with positions in their names, metadata or georeference.",
+        )
     if region is not None:
         selected &= region.contains(lon, lat)
         if not selected.any():
-            raise UsageError("no tile lies in the region: there is nothing to map")
+            raise UsageError(
+                "no tile lies in the region: there is nothing to map",
+                remedy="Select a larger region.",
+            )
     lon, lat, width, height = (
         values[selected].astype(np.float64) for values in (lon, lat, width, height)
     )

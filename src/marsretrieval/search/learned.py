@@ -238,5 +238,8 @@ def learn_query(
     blend += (1 - share) * w / max(whitening.spread(w), 1e-12)
     length = float(np.linalg.norm(blend))
     if not np.isfinite(length) or length < 1e-12:
-        raise UsageError("the marks cancel each other out: there is nothing to find")
+        raise UsageError(
+            "the marks cancel each other out: there is nothing to find",
+            remedy="Mark more tiles, or correct contradicting marks.",
+        )
     return np.asarray(blend / length, dtype=np.float32)

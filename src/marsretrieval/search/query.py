@@ -69,7 +69,10 @@ def compose(
             cancel each other out.
     """
     if text is None and examples is None:
-        raise UsageError("a search needs a text, an image or a tile to look for")
+        raise UsageError(
+            "a search needs a text, an image or a tile to look for",
+            remedy="Give a text, an example image or an example tile.",
+        )
     if text is None:
         query = image_query(_as_rows(examples))
     elif examples is None:
@@ -107,10 +110,16 @@ def read_vector(path: str | Path) -> Vector:
         raise DataError(f"{path}: not an array of numbers", remedy="Name a .npy file.")
     vector = values.astype(np.float64).reshape(-1) if values.ndim == 2 else values
     if vector.ndim != 1 or (values.ndim == 2 and len(values) != 1):
-        raise DataError(f"{path}: shape {values.shape}, not one vector")
+        raise DataError(
+            f"{path}: shape {values.shape}, not one vector",
+            remedy="Save one vector of shape (dim,) or (1, dim).",
+        )
     length = float(np.linalg.norm(vector.astype(np.float64)))
     if not np.isfinite(length) or length < 1e-12:
-        raise DataError(f"{path}: the vector is zero, NaN or infinite")
+        raise DataError(
+            f"{path}: the vector is zero, NaN or infinite",
+            remedy="Save a vector of finite numbers that are not all 0.",
+        )
     return np.asarray(vector / length, dtype=np.float32)
 
 
@@ -172,7 +181,9 @@ def hybrid_query(
             f"mix {mix:g} is not within 0..1", remedy="It is the weight of the example images."
         )
     if not temperature > 0:
-        raise UsageError(f"temperature {temperature:g} is not above 0")
+        raise UsageError(
+            f"temperature {temperature:g} is not above 0", remedy="Give a positive number."
+        )
     images = _as_rows(image_vectors)
     text = np.asarray(text_query, dtype=np.float64)
     logits = images @ text / temperature
@@ -219,7 +230,10 @@ def _as_rows(vectors: npt.ArrayLike | None) -> npt.NDArray[np.float64]:
 def _unit64(vector: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     length = float(np.linalg.norm(vector))
     if not np.isfinite(length) or length < 1e-12:
-        raise UsageError("the parts of the query cancel out")
+        raise UsageError(
+            "the parts of the query cancel out",
+            remedy="Change the examples or the weights.",
+        )
     return np.asarray(vector / length, dtype=np.float64)
 
 

@@ -98,7 +98,10 @@ def row_at(store: EmbeddingStore, lon: float, lat: float) -> int:
     (x, y), (width, height) = reader.positions().T, reader.extents().T
     distance = geo.great_circle_deg(lon, lat, x, y)
     if not np.isfinite(distance).any():
-        raise UsageError(f"no tile of {store.path} has a known position")
+        raise UsageError(
+            f"no tile of {store.path} has a known position",
+            remedy="Embed tiles with positions in their names, metadata or georeference.",
+        )
     lon_offset, lat_offset = np.abs(geo.wrap_lon(x - lon)), np.abs(y - lat)
     holds = (lon_offset <= width / 2 + _EDGE_DEG) & (lat_offset <= height / 2 + _EDGE_DEG)
     holds |= ~np.isfinite(width + height) & (distance <= _NEAR_DEG)

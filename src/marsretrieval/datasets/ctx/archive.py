@@ -177,7 +177,10 @@ def pack_quad(
     ):
         write_tar(temporary, _members(cut(file, rows, spec, pool), quad, spec, stats, bar))
         if not stats.tiles and stats.failed:
-            raise DataError(f"{source}: no tile could be cut: {next(iter(stats.failed.values()))}")
+            raise DataError(
+                f"{source}: no tile could be cut: {next(iter(stats.failed.values()))}",
+                remedy="Download or copy the quad again.",
+            )
         if stats.failed and finished_manifest(out, quad, spec) is not None:
             raise DataError(
                 f"{source}: {len(stats.failed)} tiles could not be cut, such as "

@@ -66,7 +66,9 @@ class TileSpec:
         try:
             return cls(delta=Decimal(str(delta)), **others)
         except InvalidOperation as error:
-            raise UsageError(f"--delta {delta}: not a number") from error
+            raise UsageError(
+                f"--delta {delta}: not a number", remedy="Give degrees, such as 0.2."
+            ) from error
 
     def __post_init__(self) -> None:
         if not self.delta.is_finite() or not self.delta > 0 or geo.QUAD_DEG % self.delta:
@@ -75,7 +77,10 @@ class TileSpec:
                 remedy="Use a divisor of 4 degrees, such as 0.05, 0.1, 0.2, 0.25, 0.5 or 1.",
             )
         if self.delta < _SMALLEST_DEG:
-            raise UsageError(f"--delta {self.delta}: smaller than {_SMALLEST_DEG} degrees")
+            raise UsageError(
+                f"--delta {self.delta}: smaller than {_SMALLEST_DEG} degrees",
+                remedy="Give a larger size of a tile.",
+            )
         if not _SIZES[0] <= self.size <= _SIZES[1]:
             raise UsageError(f"--size {self.size}: not within {_SIZES[0]}..{_SIZES[1]} pixels")
         if self.format not in FORMATS:
@@ -83,9 +88,15 @@ class TileSpec:
                 f"--format {self.format}: unknown", remedy=f"Use {' or '.join(FORMATS)}."
             )
         if self.exact and self.format != "png":
-            raise UsageError("--exact requires --format png: JPEG changes the pixels")
+            raise UsageError(
+                "--exact requires --format png: JPEG changes the pixels",
+                remedy="Add --format png, or omit --exact.",
+            )
         if not 0 <= self.drop_below <= 1:
-            raise UsageError(f"--drop-empty {self.drop_below}: not a share within 0..1")
+            raise UsageError(
+                f"--drop-empty {self.drop_below}: not a share within 0..1",
+                remedy="Give a decimal number, such as 0.5.",
+            )
 
     @cached_property
     def hash(self) -> str:

@@ -130,7 +130,9 @@ def parse_quads(text: str) -> list[Quad]:
             )
         quads.add(quads_by_name[part])
     if not quads:
-        raise UsageError("no quads given")
+        raise UsageError(
+            "no quads given", remedy="Name quads by their south-west corner: E-004_N-04,E136_N00."
+        )
     return sorted(quads)
 
 
@@ -146,7 +148,10 @@ def check_quad(raster: GeoTiff, quad: Quad, *, source: str) -> None:
         DataError: If the pixel type or an edge differs.
     """
     if raster.dtype != "uint8":
-        raise DataError(f"{source}: pixels of {raster.dtype}, expected uint8")
+        raise DataError(
+            f"{source}: pixels of {raster.dtype}, expected uint8",
+            remedy="Use the 8-bit quads that the Murray Lab publishes.",
+        )
     side = geo.QUAD_DEG
     raster_edges = (raster.west, raster.south, raster.east, raster.north)
     quad_edges = (quad.west, quad.south, quad.west + side, quad.south + side)
@@ -250,7 +255,10 @@ def find_files(
             )
     if not files_by_quad and not problems:
         names = ", ".join(map(str, paths))
-        raise DatasetNotFoundError(f"{names}: contains no GeoTIFF or zip of the mosaic")
+        raise DatasetNotFoundError(
+            f"{names}: contains no GeoTIFF or zip of the mosaic",
+            remedy="Name quads of the mosaic, or a folder of them.",
+        )
     if selected is not None:
         missing = sorted(selected - files_by_quad.keys())
         problems += [Problem(quad.name, "no file of this quad") for quad in missing]

@@ -96,7 +96,10 @@ def _open_zip(path: Path, quad: Quad, scratch: Path, stack: ExitStack) -> QuadFi
     info = geotiff_in(path)
     source = f"{path}, {info.filename}"
     if geo.parse_quad_name(info.filename) != (quad.west, quad.south):
-        raise DataError(f"{source}: not the quad that the zip is named for ({quad.name})")
+        raise DataError(
+            f"{source}: not the quad that the zip is named for ({quad.name})",
+            remedy="Rename the zip, or download it again.",
+        )
     raster = stack.enter_context(open_geotiff(path, member=info.filename))
     check_quad(raster, quad, source=source)
     strips = raster.strips()
@@ -129,7 +132,10 @@ def _unpack(path: Path, unpacked: Path) -> None:
                     member.read_at(offset, part)
                     file.write(part)
         except OSError as error:
-            raise OutputError(f"{unpacked}: cannot be written ({error.strerror})") from error
+            raise OutputError(
+                f"{unpacked}: cannot be written ({error.strerror})",
+                remedy="Choose another folder with --scratch, or free space in it.",
+            ) from error
         member.finish()
 
 
@@ -157,7 +163,10 @@ def geotiff_in(path: Path) -> zipfile.ZipInfo:
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, NotImplementedError) as error:
         raise DataError(f"{path}: damaged or incomplete zip ({error})", remedy=_DAMAGED) from error
     if len(members) != 1:
-        raise DataError(f"{path}: {len(members)} GeoTIFFs in this zip, expected one")
+        raise DataError(
+            f"{path}: {len(members)} GeoTIFFs in this zip, expected one",
+            remedy="Download the zip again.",
+        )
     info = members[0]
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
         raise DataError(
@@ -244,7 +253,10 @@ class ZipStream:
             try:
                 self._packed = self._file.read(min(_CHUNK, self._packed_left))
             except OSError as error:
-                raise DataError(f"{self._path}: cannot be read ({error.strerror})") from error
+                raise DataError(
+                    f"{self._path}: cannot be read ({error.strerror})",
+                    remedy="Check the permissions and the disk, or copy the file again.",
+                ) from error
             self._packed_left -= len(self._packed)
             if not self._packed:
                 raise self._damaged("it ends too early")
@@ -329,7 +341,10 @@ class _PlainFile:
                     )
                 filled += count
         except OSError as error:
-            raise DataError(f"{self._path}: cannot be read ({error.strerror})") from error
+            raise DataError(
+                f"{self._path}: cannot be read ({error.strerror})",
+                remedy="Check the permissions and the disk, or copy the file again.",
+            ) from error
 
     def __enter__(self) -> _PlainFile:
         return self

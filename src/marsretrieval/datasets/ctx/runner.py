@@ -485,7 +485,10 @@ def _trust(ca_file: Path | None) -> ssl.SSLContext:
         try:
             context.load_verify_locations(ca_file)
         except (OSError, ssl.SSLError) as error:
-            raise UsageError(f"--ca-file {ca_file}: no certificates in PEM ({error})") from error
+            raise UsageError(
+                f"--ca-file {ca_file}: no certificates in PEM ({error})",
+                remedy="Name a file of certificates in PEM format.",
+            ) from error
         # Trust the given certificates even if their chain is incomplete.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context

@@ -65,7 +65,9 @@ class RasterSpec:
                 f"--tile-px {self.tile_px}: not within {_SIZES[0]}..{_MAX_TILE_PX:,} pixels"
             )
         if self.tile_m is not None and not (math.isfinite(self.tile_m) and self.tile_m > 0):
-            raise UsageError(f"--tile-m {self.tile_m}: not a length in metres")
+            raise UsageError(
+                f"--tile-m {self.tile_m}: not a length in metres", remedy="Give a positive number."
+            )
         if self.delta is not None and not _DELTAS[0] <= self.delta <= _DELTAS[1]:
             raise UsageError(f"--delta {self.delta}: not within {_DELTAS[0]:g}..{_DELTAS[1]:g}")
         if self.format not in FORMATS:
@@ -73,9 +75,15 @@ class RasterSpec:
                 f"--format {self.format}: unknown", remedy=f"Use {' or '.join(FORMATS)}."
             )
         if not 0 <= self.overlap <= 0.9:
-            raise UsageError(f"--overlap {self.overlap}: not a share within 0..0.9")
+            raise UsageError(
+                f"--overlap {self.overlap}: not a share within 0..0.9",
+                remedy="Give a decimal number, such as 0.25.",
+            )
         if not 0 <= self.min_valid <= 1:
-            raise UsageError(f"--min-valid {self.min_valid}: not a share within 0..1")
+            raise UsageError(
+                f"--min-valid {self.min_valid}: not a share within 0..1",
+                remedy="Give a decimal number, such as 0.5.",
+            )
         if self.stretch is not None and self.stretch not in METHODS:
             raise UsageError(
                 f"--stretch {self.stretch}: unknown", remedy=f"Use {', '.join(METHODS)}."

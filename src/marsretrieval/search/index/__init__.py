@@ -442,13 +442,16 @@ def _header(folder: Path) -> Header:
             ):
                 raise DataError(f"{path}: '{field}.shape' is {file['shape']}")
     except DataError as error:
-        raise StoreError(error.message) from error
+        raise StoreError(error.message, remedy=error.remedy) from error
     for name, file in header["files"].items():
         try:
             size = os.stat(folder / name).st_size  # noqa: PTH116 - pathlib is slower
         except OSError as error:
             if not is_damage(error):
-                raise StoreError(f"{folder / name}: cannot be read ({error.strerror})") from error
+                raise StoreError(
+                    f"{folder / name}: cannot be read ({error.strerror})",
+                    remedy="Check the permissions and the disk.",
+                ) from error
             raise StoreError(f"{folder / name}: missing") from error
         if size != file["bytes"]:
             raise StoreError(f"{folder / name}: {size} bytes, expected {file['bytes']}")
