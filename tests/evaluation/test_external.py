@@ -119,6 +119,22 @@ def test_ids_are_checked_and_named(tmp_path: Path) -> None:
         read_embeddings(tmp_path / "plain.npz").match("image", ["a", "b", "c"])
 
 
+def test_ids_of_shards_are_checked_after_the_last_one(tmp_path: Path) -> None:
+    np.savez(tmp_path / "e.npz", image=np.eye(4), image_ids=np.array(["d", "b", "x", "a"]))
+    match = read_embeddings(tmp_path / "e.npz").match_shards("image", ["a", "b", "c", "d"])
+    numbers, vectors = match.take(["a", "unlabelled", "b"])
+    assert numbers == [0, 2] and vectors.tolist() == [[0, 0, 0, 1], [0, 1, 0, 0]]
+    numbers, vectors = match.take(["c"])
+    assert numbers == [] and vectors.shape == (0, 4)
+    with pytest.raises(DataError, match=r"1 missing \(c\); 1 extra \(x\)"):
+        match.finish(["d"])
+    np.savez(tmp_path / "plain.npz", image=np.eye(2))
+    plain = read_embeddings(tmp_path / "plain.npz")
+    assert plain.match_shards("image", ["b", "a"]).take(["a"])[1].tolist() == [[0, 1]]
+    with pytest.raises(DataError, match="2 rows of kind 'image' without ids for 1 items"):
+        plain.match_shards("image", ["a"])
+
+
 def test_pickles_are_never_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "e.npz", image=np.eye(2), image_ids=np.array(["a", "b"], dtype=object))
     with pytest.raises(DataError, match="Python objects") as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import shlex
 from collections.abc import Callable, Mapping
@@ -11,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from marsretrieval.cli.app import app
 from marsretrieval.datasets.submissions import read_run
+from marsretrieval.datasets.webdataset import write_tar
 from marsretrieval.errors import DataError
 from marsretrieval.evaluation.external import score_embeddings, score_run
 from marsretrieval.metrics.ranking import cosines, id_order
@@ -195,6 +198,36 @@ def test_invalid_runs(
     with pytest.raises(DataError) as caught:
         score("landform", tmp_path / "bad.run")
     assert words in caught.value.message and "bad.run" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("tars", "message"),
+    [
+        (("a", "b"),
+         r"1 ranked ids are no items .*1 of them ambiguous \(E_3_0_N_2_0: a/E_3_0_N_2_0, b/"),
+        (("MurrayLab_CTX_V01_E000_N-04", "MurrayLab_CTX_V01_E004_N-04"),
+         r"1 ranked id ambiguous: several items have the id \(E_3_0_N_2_0\)"),
+    ],
+)  # fmt: skip
+def test_ids_of_several_tiles_are_ambiguous(
+    tars: tuple[str, str], message: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "Mars-Global-Geolocalization"
+    (folder / "tiles").mkdir(parents=True)
+    (folder / "ground_truth").mkdir()
+    (folder / "ground_truth" / "cones.csv").write_text("lon,lat\n2.1,2.1\n")
+    for name, numbers in zip(tars, ((1, 2, 3), (3, 4)), strict=True):
+        members = []
+        for number in numbers:
+            image = io.BytesIO()
+            Image.new("L", (4, 4), number).save(image, "PNG")
+            members.append((f"E_{number}_0_N_2_0.png", image.getvalue()))
+        write_tar(folder / "tiles" / f"{name}.tar", members)
+    path = write_run(tmp_path / "a.run", {"cones/text": {"E_1_0_N_2_0": 2.0, "E_3_0_N_2_0": 1.0}})
+    with pytest.raises(DataError, match=message):
+        score_run(
+            find_task("geolocalization"), path, data=tmp_path, name="m", results=tmp_path / "r"
+        )
 
 
 def test_ids_with_spaces_and_unused_ranks(tmp_path: Path) -> None:

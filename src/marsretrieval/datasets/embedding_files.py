@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
@@ -13,6 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from marsretrieval.datasets.embedding_match import (
+    ShardMatch,
+    VectorLookup,
+    VectorSet,
+    index_rows,
+    require_same_ids,
+)
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
 from marsretrieval.file_names import suggest_path
 from marsretrieval.text import list_some, pluralize
@@ -33,46 +40,6 @@ _REMEDY = (
     "Use a .parquet file with the columns id, kind and vector, or a .npz or .safetensors file with "
     "an array per kind (image, text, prompt, example) and its ids (image_ids, ...)."
 )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class VectorSet:
-    """Vectors of one kind of item.
-
-    Attributes:
-        ids: Ids of the rows; None if the file has none, so that the order counts.
-        vectors: float32 array of shape (n, dim), unit rows.
-    """
-
-    ids: tuple[str, ...] | None
-    vectors: npt.NDArray[np.float32]
-
-
-class VectorLookup(Mapping[str, npt.NDArray[np.float32]]):
-    """Id to vector, without an array object per row."""
-
-    def __init__(self, rows: Mapping[str, int], vectors: npt.NDArray[np.float32]) -> None:
-        """Create a lookup.
-
-        Args:
-            rows: Id to row.
-            vectors: float32 array of shape (n, dim).
-        """
-        self._rows = rows
-        self._vectors = vectors
-
-    def __getitem__(self, key: str) -> npt.NDArray[np.float32]:
-        """Return the vector of an id."""
-        vector: npt.NDArray[np.float32] = self._vectors[self._rows[key]]
-        return vector
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the ids."""
-        return iter(self._rows)
-
-    def __len__(self) -> int:
-        """Return the number of ids."""
-        return len(self._rows)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,44 +78,40 @@ class EmbeddingFile:
             DataError: If ids are missing, unknown or repeated, or the number of rows without ids
                 differs from that of the items.
         """
+        vectors = self._vectors_of(kind)
+        rows, repeated = index_rows(self.path, kind, vectors, required)
+        if vectors.ids is not None:
+            expected = {*required, *optional}
+            missing = [key for key in required if key not in rows]
+            extra = [key for key in rows if key not in expected]
+            require_same_ids(self.path, kind, missing, extra, repeated)
+        return VectorLookup(rows, vectors.vectors)
+
+    def match_shards(self, kind: str, listed: Sequence[str]) -> ShardMatch:
+        """Match the vectors with items that are read shard by shard.
+
+        Args:
+            kind: Kind of item.
+            listed: Ids of the items that must have a vector if they can be read, in the order of
+                the data.
+
+        Returns:
+            The match.
+
+        Raises:
+            DataError: If there are no vectors of this kind, or the number of rows without ids
+                differs from that of the items.
+        """
+        return ShardMatch(self.path, kind, self._vectors_of(kind), listed)
+
+    def _vectors_of(self, kind: str) -> VectorSet:
         vectors = self.sets.get(kind)
         if vectors is None:
             raise DataError(
                 f"{self.path}: no vectors of kind '{kind}' (kinds: {', '.join(self.sets)})",
                 remedy="marsretrieval data items lists what to embed.",
             )
-        if vectors.ids is None:
-            if len(vectors.vectors) != len(required):
-                raise DataError(
-                    f"{self.path}: {len(vectors.vectors):,} rows of kind '{kind}' without ids for "
-                    f"{len(required):,} items",
-                    remedy="Give the ids, or one row per item in the order of data items.",
-                )
-            return VectorLookup(
-                dict(zip(required, range(len(required)), strict=True)), vectors.vectors
-            )
-        rows: dict[str, int] = {}
-        double: list[str] = []
-        for row, key in enumerate(vectors.ids):
-            if rows.setdefault(key, row) != row:
-                double.append(key)
-        expected = {*required, *optional}
-        problems = {
-            "missing": [key for key in required if key not in rows],
-            "extra": [key for key in rows if key not in expected],
-            "double": list(dict.fromkeys(double)),
-        }
-        lines = [
-            f"{len(ids):,} {problem} ({list_some(ids, _NAMED)})"
-            for problem, ids in problems.items()
-            if ids
-        ]
-        if lines:
-            raise DataError(
-                f"{self.path}: ids of kind '{kind}': {'; '.join(lines)}",
-                remedy="The ids are those of marsretrieval data items, each once.",
-            )
-        return VectorLookup(rows, vectors.vectors)
+        return vectors
 
 
 def read_embeddings(path: str | Path) -> EmbeddingFile:

@@ -6,7 +6,7 @@ import gzip
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -323,25 +323,42 @@ class RunFile:
                 remedy="Rank items for each query of the task, and for no other.",
             )
 
-    def require_items(self, known: Iterable[str]) -> None:
+    def require_items(self, known: Iterable[str], *, repeated: Collection[str] = ()) -> None:
         """Check the ids of the ranked items.
 
         Args:
             known: Ids of the items that may be ranked.
+            repeated: Ids that several items share, which may not be ranked.
 
         Raises:
-            DataError: If items are unknown.
+            DataError: If items are unknown, or ids are ambiguous.
         """
         ids = set(known)
-        unknown = dict.fromkeys(
-            key for ranking in self.queries.values() for key in ranking.ids if key not in ids
-        )
-        if unknown:
+        ranked = dict.fromkeys(key for ranking in self.queries.values() for key in ranking.ids)
+        shared = [key for key in ranked if key in repeated]
+        if shared:
             raise DataError(
-                f"{self.path}: {len(unknown):,} ranked ids are no items of the data "
-                f"({list_some(list(unknown), _NAMED)})",
+                f"{self.path}: {pluralize(len(shared), 'ranked id')} ambiguous: several items have "
+                f"the id ({list_some(shared, _NAMED)})",
+                remedy="Remove the repeated items from the data, or rename them, and rank again.",
+            )
+        unknown = [key for key in ranked if key not in ids]
+        if not unknown:
+            return
+        counts = Counter(key.rpartition("/")[2] for key in ids)
+        ambiguous = [key for key in unknown if counts[key] > 1]
+        problem = f"{len(unknown):,} ranked ids are no items of the data"
+        if ambiguous:
+            first = sorted(key for key in ids if key.rpartition("/")[2] == ambiguous[0])
+            raise DataError(
+                f"{self.path}: {problem} ({list_some(unknown, _NAMED)}); {len(ambiguous):,} of "
+                f"them ambiguous ({ambiguous[0]}: {list_some(first, _NAMED)})",
                 remedy="The ids are those of marsretrieval data items.",
             )
+        raise DataError(
+            f"{self.path}: {problem} ({list_some(unknown, _NAMED)})",
+            remedy="The ids are those of marsretrieval data items.",
+        )
 
 
 def read_run(path: str | Path) -> RunFile:

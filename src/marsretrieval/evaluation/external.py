@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from PIL.Image import Image
 
 from marsretrieval.datasets.base import Record, Skipped
@@ -38,12 +39,26 @@ from marsretrieval.system import usable_cpus
 from marsretrieval.tasks import Settings, Task, TaskData
 from marsretrieval.tasks.ablation import task_options
 from marsretrieval.tasks.base import Outcome
-from marsretrieval.tasks.external import EmbeddingItem, evaluate_run, list_items, query_ids
+from marsretrieval.tasks.external import (
+    EmbeddingItem,
+    evaluate_run,
+    iter_items,
+    list_items,
+    query_ids,
+)
 from marsretrieval.tasks.geolocalization import Geolocalization
 from marsretrieval.tasks.thumbnails import make_thumbnails
 
-# From the ids of the listed, readable and unreadable images to the vectors of images.
-_Match = Callable[[list[str], set[str], list[str]], Mapping[str, Any]]
+
+class _ImageVectors(Protocol):
+    """Vectors of images, looked up shard by shard."""
+
+    def take(self, ids: Sequence[str]) -> tuple[list[int], npt.NDArray[Any]]:
+        """Return the positions in `ids` of the ids with a vector, and their vectors."""
+
+    def finish(self, unreadable: Sequence[str]) -> None:
+        """Raise DataError if the ids of all shards and those of the vectors do not match."""
+
 
 _BATCH = 64
 _SAME = 1e-3  # largest difference of two vectors of one text
@@ -215,22 +230,14 @@ def score_embeddings(
     unmatched, notes = [file], file.notes
     del items, file
 
-    def match(listed: list[str], readable: set[str], unreadable: list[str]) -> Mapping[str, Any]:
-        file = unmatched.pop()
-        vectors_of = file.sets.get("image")
-        if vectors_of is not None and vectors_of.ids is None:
-            return file.match("image", listed)
-        return file.match(
-            "image",
-            [key for key in listed if key in readable],
-            optional=[*unreadable, *(readable - set(listed))],
-        )
+    def open_vectors() -> _ImageVectors:
+        return unmatched.pop().match_shards("image", listed_ids)
 
     def evaluate(store: EmbeddingStore, scratch: Path, settings: Settings) -> Outcome:
         return task.evaluate(task_data, encoder, store, scratch, settings, progress)
 
     return _score(
-        task, task_data, encoder, listed_ids, match, evaluate, results=Path(results),
+        task, task_data, encoder, len(listed_ids), open_vectors, evaluate, results=Path(results),
         settings=settings, force=force, notes=notes, progress=progress, say=say,
     )  # fmt: skip
 
@@ -278,14 +285,13 @@ def score_run(
     # The store holds ids, contents and positions; its vectors are not used.
     encoder = StoredEncoder(name, rankings.path, kind="run", dimension=1)
 
-    def match(listed: list[str], readable: set[str], unreadable: list[str]) -> Mapping[str, Any]:
-        return dict.fromkeys((key for key in listed if key in readable), np.ones(1, np.float32))
+    listed = set(_image_ids(iter_items(task, task_data)))
 
     def evaluate(store: EmbeddingStore, scratch: Path, settings: Settings) -> Outcome:
         return evaluate_run(task, task_data, rankings, store, settings, progress)
 
     return _score(
-        task, task_data, encoder, _image_ids(list_items(task, task_data)), match, evaluate,
+        task, task_data, encoder, len(listed), lambda: _NoVectors(listed), evaluate,
         results=Path(results), settings=settings, force=force, notes=(), progress=progress, say=say,
     )  # fmt: skip
 
@@ -294,8 +300,8 @@ def _score(
     task: Task,
     task_data: TaskData,
     encoder: StoredEncoder,
-    listed: list[str],
-    match: _Match,
+    image_count: int,
+    open_vectors: Callable[[], _ImageVectors],
     evaluate: Callable[[EmbeddingStore, Path, Settings], Outcome],
     *,
     results: Path,
@@ -329,7 +335,9 @@ def _score(
         output_folder(folder),
         tempfile.TemporaryDirectory(prefix=".scoring-", dir=folder) as scratch,
     ):
-        store = _build_store(task, task_data, match, listed, encoder, Path(scratch), progress)
+        store = _build_store(
+            task, task_data, open_vectors(), image_count, encoder, Path(scratch), progress
+        )
         outcome = evaluate(store, Path(scratch), settings)
         thumbnails, warnings = make_thumbnails(outcome, task_data, store, progress)
         outcome = replace(outcome, notes=[*notes, *outcome.notes, *warnings])
@@ -345,7 +353,21 @@ def _score(
     return path, result
 
 
-def _image_ids(items: Sequence[EmbeddingItem]) -> list[str]:
+class _NoVectors:
+    """A vector of ones for each listed image, for rankings without vectors."""
+
+    def __init__(self, listed: set[str]) -> None:
+        self._listed = listed
+
+    def take(self, ids: Sequence[str]) -> tuple[list[int], npt.NDArray[Any]]:
+        chosen = [number for number, key in enumerate(ids) if key in self._listed]
+        return chosen, np.ones((len(chosen), 1), np.float32)
+
+    def finish(self, unreadable: Sequence[str]) -> None:
+        """Accept any ids: those of a ranking are checked when it is scored."""
+
+
+def _image_ids(items: Iterable[EmbeddingItem]) -> list[str]:
     return [item.id for item in items if item.kind == "image"]
 
 
@@ -408,21 +430,30 @@ def _make_encoder(
 def _build_store(
     task: Task,
     data: TaskData,
-    match: _Match,
-    listed: list[str],
+    vectors: _ImageVectors,
+    image_count: int,
     encoder: StoredEncoder,
     scratch: Path,
     progress: Progress,
 ) -> EmbeddingStore:
-    """Write a store of the vectors; images are decoded, so that the same ones count as in `run`."""
+    """Write a store of the vectors; images are decoded, so that the same ones count as in `run`.
+
+    Each shard is written as soon as it is decoded, so that memory holds the items of one.
+    """
     assert data.source is not None
-    decoded: list[tuple[Any, list[Item], list[Skipped]]] = []
+    shards = data.source.shards()
+    plan = plan_shards(
+        shards, scratch / "images", name=data.source.name, dataset_kind=data.source.kind,
+        kind="image", dtype=task.vector_dtype,
+    )  # fmt: skip
+    manifest = create_or_validate(plan, encoder, request=None)
+    unreadable: list[str] = []
     with (
-        progress.start("read images", len(listed), "images") as bar,
+        progress.start("read images", image_count, "images") as bar,
         ThreadPoolExecutor(usable_cpus()) as pool,
     ):
-        for shard in data.source.shards():
-            rows: list[Item] = []
+        for shard in shards:
+            items: list[Item] = []
             skipped: list[Skipped] = []
             ids: set[str] = set()
             for result in _decode(pool, data.source.read(shard)):
@@ -432,32 +463,20 @@ def _build_store(
                     skipped.append(Skipped(result.id, result.source, "duplicate id in one shard"))
                 else:
                     ids.add(result.id)
-                    rows.append(result)
+                    items.append(result)
                 bar.advance()
-            decoded.append((shard, rows, skipped))
-    readable = {row.id for _, rows, _ in decoded for row in rows}
-    unreadable = [item.id for _, _, skipped in decoded for item in skipped]
-    vectors = match(listed, readable, unreadable)
-    shards = [shard for shard, _, _ in decoded]
-    plan = plan_shards(
-        shards, scratch / "images", name=data.source.name, dataset_kind=data.source.kind,
-        kind="image", dtype=task.vector_dtype,
-    )  # fmt: skip
-    manifest = create_or_validate(plan, encoder, request=None)
-    for shard, rows, skipped in decoded:
-        chosen = [row for row in rows if row.id in vectors]
-        entry = Entry(
-            shard=shard.name, fingerprint=shard.fingerprint, made_by=manifest.made_by,
-            skipped=tuple(skipped),
-        )  # fmt: skip
-        matrix = np.array([vectors[row.id] for row in chosen], dtype=manifest.dtype)
-        write_shard(
-            scratch / "images",
-            entry,
-            chosen,
-            matrix.reshape(-1, manifest.dimension),
-            manifest.dtype,
-        )
+            unreadable += [item.id for item in skipped]
+            chosen, matrix = vectors.take([item.id for item in items])
+            entry = Entry(
+                shard=shard.name, fingerprint=shard.fingerprint, made_by=manifest.made_by,
+                skipped=tuple(skipped),
+            )  # fmt: skip
+            write_shard(
+                scratch / "images", entry, [items[number] for number in chosen],
+                matrix.astype(manifest.dtype, copy=False).reshape(-1, manifest.dimension),
+                manifest.dtype,
+            )  # fmt: skip
+    vectors.finish(unreadable)
     return open_store(scratch / "images")
 
 

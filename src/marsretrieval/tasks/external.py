@@ -7,6 +7,7 @@ protocol. The metrics thus need no cut, and the effect of the unlisted items is 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import islice
@@ -494,7 +495,8 @@ def _evaluate_tiles(
     required = [query for query in possible if query.rpartition("/")[2] in modes]
     run.require_queries(required or possible)
     ids = _store_ids(images)
-    run.require_items({*ids, *_left_out(data, images)})
+    repeated = {key for key, count in Counter(ids).items() if count > 1}
+    run.require_items({*ids, *_left_out(data, images)}, repeated=repeated)
     matched = _Matched.from_run(run, ids)
     tie_order = id_order(ids)
 
