@@ -39,8 +39,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
     refusing = "http://127.0.0.1:9"  # any request to the network fails
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
-    # Annotations in signatures and sidebar entries per object: slow, and not tested here.
-    command += ["-D", "toc_object_entries=0", "-D", "autodoc_typehints=none"]
+    command += ["-D", "toc_object_entries=0"]  # sidebar entries per object: slow, and not tested
     done = subprocess.run(
         [*command, "-c", "docs", "-d", str(folder / "doctrees"), ".", str(folder / "html")],
         cwd=ROOT,
