@@ -12,11 +12,19 @@ import pytest
 import marsretrieval.cli
 from marsretrieval.cli.console import echo, print_json, say
 from marsretrieval.report.render import console
-from marsretrieval.text import printable, table_cell
+from marsretrieval.text import format_metres, printable, table_cell
 from tests.report.made import csv_of, latex_of, make_landform, markdown_of, result
 
 STEER = "a\x1b[2J\x9b31m\x07\r\u202e\x7fb"
 SHOWN = r"a\x1b[2J\x9b31m\x07\r\u202e\x7fb"
+
+
+@pytest.mark.parametrize(
+    ("metres", "text"),
+    [(20_837.9, "20,838 m"), (1000.0, "1,000 m"), (511.44, "511.4 m"), (0.25, "0.25 m")],
+)
+def test_lengths_are_readable(metres: float, text: str) -> None:
+    assert format_metres(metres) == text
 
 
 def test_control_characters_are_escaped() -> None:

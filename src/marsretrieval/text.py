@@ -25,6 +25,18 @@ def pluralize(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def format_metres(length: float) -> str:
+    """Format a length: `20,840 m`, `511.4 m`.
+
+    Args:
+        length: Length in metres.
+
+    Returns:
+        The length with four significant digits, or to the metre if it is longer, and the unit.
+    """
+    return f"{length:,.0f} m" if length >= 1000 else f"{length:.4g} m"
+
+
 def list_some(names: Sequence[str], limit: int = 5) -> str:
     """Join the first names, and the number of the others.
 

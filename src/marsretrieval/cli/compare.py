@@ -83,6 +83,8 @@ def compare(
     comparisons: list[dict[str, Any]] = []
     refused: list[DataError] = []
     for first, second in match.pairs:
+        if first.path is not None and first.path == second.path:
+            say(f"note: A and B are the same result, {first.path}")
         try:
             with show_progress() as progress:
                 comparison = compare_results(

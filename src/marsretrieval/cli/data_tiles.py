@@ -11,7 +11,7 @@ import typer
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.cli.options import check_output_folder
 from marsretrieval.errors import UsageError
-from marsretrieval.text import pluralize
+from marsretrieval.text import format_metres, pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -438,7 +438,7 @@ def print_raster_plan(plan: RastersPlan, out: Path, *, as_json: bool) -> None:
             stretch = entry.stretch["method"]
             echo(f"  {entry.name}{product}")
             echo(f"    raster  {entry.width:,} x {entry.height:,} {entry.dtype}, bands {bands}")
-            echo(f"    crs     {entry.crs}; pixels of {x:.4g} x {y:.4g} m")
+            echo(f"    crs     {entry.crs}; pixels of {format_metres(x)} x {format_metres(y)}")
             echo(
                 f"    tiles   {entry.tiles:,}, about {readable_bytes(entry.output_bytes)}; "
                 f"stretch {stretch}"

@@ -49,7 +49,8 @@ def verify(
         print_json([outcome.to_dict() for outcome in outcomes])
     else:
         for outcome in outcomes:
-            state = "verified" if outcome.verified else "DIFFERENT"
+            failure = "DIFFERENT" if outcome.checked else "NOT VERIFIED"
+            state = "verified" if outcome.verified else failure
             echo(f"{outcome.path}: {state}: {', '.join(outcome.checked) or 'nothing checked'}")
             for line in outcome.differences:
                 echo(f"  difference: {line}")

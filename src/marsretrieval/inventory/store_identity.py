@@ -264,8 +264,10 @@ def load_vector(path: Path, dimension: int) -> Vector:
     """
     try:
         values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except OSError as error:
         raise InventoryError(
-            f"{path}: not readable as an array ({error})", remedy="Restore the file."
+            f"{path}: cannot be read ({error.strerror or error})", remedy="Restore the file."
         ) from error
+    except (ValueError, EOFError) as error:  # NumPy's text recommends unsafe options
+        raise InventoryError(f"{path}: not a NumPy array", remedy="Restore the file.") from error
     return check_vector(values, dimension, str(path))

@@ -285,7 +285,8 @@ def dataset_folder(data: str | Path, name: str, *, task: str, file_allowed: bool
             remedy=f"Name {kinds} with --data.",
         )
     if not data.is_dir():
-        raise DatasetNotFoundError(f"{data}: no such folder (data of task {task})", remedy=remedy)
+        kind = "file or folder" if data.suffix else "folder"
+        raise DatasetNotFoundError(f"{data}: no such {kind} (data of task {task})", remedy=remedy)
     if (data / name).is_dir():
         return data / name
     others = sorted(path.name for path in data.iterdir() if path.name.startswith("Mars-"))

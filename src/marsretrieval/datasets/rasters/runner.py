@@ -29,6 +29,7 @@ from marsretrieval.file_names import suggest_path
 from marsretrieval.io import output_folder
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.system import usable_cpus
+from marsretrieval.text import format_metres
 
 # Expected size of a tile, per pixel and band.
 _BYTES_PER_PIXEL = {"png": 0.5, "jpeg": 0.27}
@@ -321,8 +322,8 @@ def _plan_raster(raster: Raster, name: str, spec: RasterSpec) -> RasterPlan:
     low, high = raster.pixel_range_m
     if spec.tile_m is not None and high > low * _VARYING_SCALE:
         notes.append(
-            f"{raster.path}: its pixels measure {low:.4g} to {high:.4g} m on the ground; tiles of "
-            f"{spec.tile_m:g} m have that size at its centre only"
+            f"{raster.path}: its pixels measure {format_metres(low)} to {format_metres(high)} on "
+            f"the ground; tiles of {format_metres(spec.tile_m)} have that size at its centre only"
         )
     return RasterPlan(
         path=raster.path,

@@ -19,6 +19,7 @@ from marsretrieval import geo
 from marsretrieval.datasets.rasters.source import Floats, Mask, Raster, Values
 from marsretrieval.datasets.rasters.spec import RasterSpec
 from marsretrieval.errors import DataError
+from marsretrieval.text import format_metres
 
 _MAX_TILES = 20_000_000
 _WEST, _SOUTH = -180.0, -90.0  # origin of the grid of cells
@@ -90,8 +91,8 @@ def window_size(raster: Raster, spec: RasterSpec) -> tuple[int, int]:
     width, height = (max(1, round(spec.tile_m / side)) for side in raster.pixel_m)
     if min(width, height) < 2:
         raise DataError(
-            f"{raster.path}: a tile of {spec.tile_m:g} m has {width} x {height} pixels (one pixel "
-            f"is {raster.pixel_m[0]:.4g} m)",
+            f"{raster.path}: a tile of {format_metres(spec.tile_m)} has {width} x {height} pixels "
+            f"(one pixel is {format_metres(raster.pixel_m[0])})",
             remedy="Use a larger --tile-m.",
         )
     return width, height
