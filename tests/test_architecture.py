@@ -37,11 +37,10 @@ PACKAGES = [
     "geo",
     "results",
     "io",
-    "file_names",
     "system",
     "progress",
-    "errors",
     "text",
+    "errors",
     "lazy",
 ]
 # Packages that must not import from others than these.
@@ -51,7 +50,7 @@ ALLOWED = {
     "metrics": {"geo", "results", "errors", "lazy"},
     "plotting": {"geo", "io", "errors", "text", "lazy"},
     "html": {"text"},
-    "geo": {"io", "file_names", "errors", "lazy"},
+    "geo": {"io", "text", "errors", "lazy"},
 }
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from marsretrieval import io
 from marsretrieval.errors import DataError, OutputError
-from marsretrieval.file_names import confined, suggest_path
 from marsretrieval.io import atomic_path, check_output, check_output_folder, write_json
+from marsretrieval.text import confined, suggest_path
 
 
 def test_file_appears_complete_with_default_permissions(tmp_path: Path) -> None:

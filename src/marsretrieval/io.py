@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from typing_extensions import TypedDict
 
 from marsretrieval.errors import DataError, MarsRetrievalError, OutputError
-from marsretrieval.file_names import suggest_path
+from marsretrieval.text import suggest_path
 
 try:
     import fcntl

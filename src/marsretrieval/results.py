@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError
-from marsretrieval.file_names import suggest_path
 from marsretrieval.io import (
     Int64,
     JsonObject,
@@ -23,6 +22,7 @@ from marsretrieval.io import (
     sha256_json,
     write_json,
 )
+from marsretrieval.text import suggest_path
 
 SCHEMA_VERSION = 1
 PROTOCOLS = ("published", "strict")

@@ -79,6 +79,6 @@ def test_commands_execute_few_files(tiny_planet: Path, folder: Path) -> None:
             "--results", folder / "results",
         ),
     }  # fmt: skip
-    limits = {"version": 9, "embed": 40, "search": 47, "run": 71}
+    limits = {"version": 9, "embed": 38, "search": 46, "run": 69}
     for command, files in counts.items():
         assert 0 < len(files) <= limits[command], f"{command}: {len(files)}: {files}"

@@ -14,7 +14,7 @@ import typer
 
 from marsretrieval.cli.console import say
 from marsretrieval.errors import UnknownNameError, UsageError
-from marsretrieval.file_names import suggest_path
+from marsretrieval.text import suggest_path
 
 if TYPE_CHECKING:
     from marsretrieval.api import Store

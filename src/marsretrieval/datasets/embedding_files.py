@@ -21,8 +21,7 @@ from marsretrieval.datasets.embedding_match import (
     require_same_ids,
 )
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
-from marsretrieval.file_names import suggest_path
-from marsretrieval.text import list_some, pluralize
+from marsretrieval.text import list_some, pluralize, suggest_path
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -26,10 +26,11 @@ from marsretrieval.datasets.listing import (
     read_regular,
     regular_size,
 )
-from marsretrieval.datasets.metadata import Metadata, read_metadata, read_pairs
 from marsretrieval.datasets.sidecar import (
     MAX_ANNOTATION_BYTES,
+    METADATA_NAMES,
     Annotation,
+    Metadata,
     Problem,
     class_from_folders,
     locate_image,
@@ -171,7 +172,11 @@ class FolderSource:
         """
         root = Path(root)
         all_files = files_below(root)
-        metadata = read_metadata(root, all_files)
+        metadata = Metadata()
+        if any(path.name in METADATA_NAMES for path in all_files):
+            from marsretrieval.datasets.metadata import read_metadata
+
+            metadata = read_metadata(root, all_files)
         not_images = frozenset(metadata.files)
         files = [path for path in all_files if not (is_side_file(path) or path in not_images)]
         images = [path for path in files if path.suffix.lower() in EXTENSIONS]
@@ -204,6 +209,8 @@ class FolderSource:
         Raises:
             DataError: If the table is invalid.
         """
+        from marsretrieval.datasets.metadata import read_pairs
+
         path = Path(path)
         root, metadata = read_pairs(path)
         files = sorted(metadata.annotations)

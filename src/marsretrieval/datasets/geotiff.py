@@ -21,7 +21,7 @@ import numpy.typing as npt
 from marsretrieval import geo
 from marsretrieval.datasets.listing import is_tiff
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
-from marsretrieval.file_names import suggest_path
+from marsretrieval.text import suggest_path
 
 _HEAD_BYTES = 64  # enough for the signatures of TIFF and VRT files
 _ROUNDING_DEG = 1e-9

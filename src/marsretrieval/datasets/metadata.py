@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from os.path import commonpath, normpath
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,13 @@ from marsretrieval.datasets.listing import read_regular, resolve_inside
 from marsretrieval.datasets.sidecar import (
     CAPTION_ALIAS,
     CAPTION_FIELDS,
+    METADATA_NAMES,
     Annotation,
+    Metadata,
     annotation_from_fields,
 )
 from marsretrieval.errors import DataError
 from marsretrieval.io import parse_json
-
-METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-PAIR_SUFFIXES = (".csv", ".tsv")
 
 _IMAGE_COLUMNS = ("file_name", "image_file_name")
 # Defaults of --csv-img-key and --csv-caption-key of open_clip.
@@ -41,33 +40,15 @@ _COLUMN_REMEDY = (
 _Row = tuple[str, Any, Annotation]  # name of the row in messages, path of the image, annotation
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
-    """Annotations of images by metadata files.
-
-    Attributes:
-        files: Metadata files.
-        annotations: Path of an image to its annotation. The image may be missing.
-        sources: Path of an image to the file and row that name it, for messages.
-    """
-
-    files: tuple[Path, ...] = ()
-    annotations: Mapping[Path, Annotation] = field(default_factory=dict)
-    sources: Mapping[Path, str] = field(default_factory=dict)
-
-
 def is_table_of_images(path: Path) -> bool:
     """Check that a Parquet file holds images and is not the metadata of an image folder.
 
     Args:
-        path: A Parquet file.
+        path: A file ``metadata.parquet``.
 
     Returns:
-        False for a ``metadata.parquet`` with a column of file names, without one of images, or
-        that cannot be read.
+        False if it has a column of file names or none of images, or cannot be read.
     """
-    if path.name != "metadata.parquet":
-        return True
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -18,16 +18,16 @@ from marsretrieval.datasets.base import (
 )
 from marsretrieval.datasets.images import EXTENSIONS
 from marsretrieval.datasets.listing import list_visible
-from marsretrieval.datasets.metadata import PAIR_SUFFIXES, is_table_of_images
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
-from marsretrieval.file_names import suggest_path
 from marsretrieval.geo.sphere import tile_corner
+from marsretrieval.text import suggest_path
 
 if TYPE_CHECKING:
     from marsretrieval.datasets.folder import FolderSource
 
 _STATE_FILE = "state.json"  # in a folder written by Dataset.save_to_disk
 _TARS = (".tar", ".tar.gz", ".tgz")
+_PAIRS = (".csv", ".tsv")  # tables of image paths and captions
 
 
 def open_images(path: str | Path) -> ImageSource:
@@ -62,7 +62,7 @@ def open_images(path: str | Path) -> ImageSource:
             entries = list_visible(folder)
             tars = tuple(entry for entry in entries if _is_tar(entry))
             tables = tuple(entry for entry in entries if _is_table(entry))
-            if not tars and len(tables) == 1 and not is_table_of_images(tables[0]):
+            if not tars and len(tables) == 1 and _is_metadata(tables[0]):
                 tables = ()  # the metadata of an image folder
             _refuse_mixed(folder, tars, tables, [entry for entry in entries if _is_image(entry)])
             if tars or tables:
@@ -181,8 +181,16 @@ def _is_table(path: Path) -> bool:
     return path.suffix.lower() == ".parquet" and path.is_file()
 
 
+def _is_metadata(path: Path) -> bool:
+    if path.name != "metadata.parquet":
+        return False
+    from marsretrieval.datasets.metadata import is_table_of_images
+
+    return not is_table_of_images(path)
+
+
 def _is_pairs(path: Path) -> bool:
-    return path.suffix.lower() in PAIR_SUFFIXES and path.is_file()
+    return path.suffix.lower() in _PAIRS and path.is_file()
 
 
 def _is_tar(path: Path) -> bool:

@@ -16,7 +16,6 @@ from typing_extensions import TypedDict
 
 from marsretrieval import __version__
 from marsretrieval.errors import DataError, UsageError
-from marsretrieval.file_names import confined
 from marsretrieval.io import (
     Int64,
     JsonObject,
@@ -25,6 +24,7 @@ from marsretrieval.io import (
     read_json,
     write_json,
 )
+from marsretrieval.text import confined
 
 if TYPE_CHECKING:
     from marsretrieval.datasets.download.sources import Source

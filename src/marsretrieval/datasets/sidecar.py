@@ -1,9 +1,10 @@
-"""Parse captions, labels and positions from annotation files or table rows."""
+"""Annotations of images: captions, labels and positions from annotation files or table rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from marsretrieval.datasets.base import ItemWarning, escape, is_utf8
@@ -25,6 +26,9 @@ MAX_ANNOTATION_BYTES = 2**24
 # Fields of captions in a row, and the one that holds them if a table has none of these.
 CAPTION_FIELDS = ("refined_caption", "ori_caption", "caption")
 CAPTION_ALIAS = "text"
+
+# Metadata files of an image folder (Hugging Face).
+METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 # Names of dataset splits, which are not classes.
 _SPLIT_NAMES = frozenset(
@@ -86,6 +90,21 @@ class Annotation:
         return tuple(
             ItemWarning(key, source, kind, escape(reason)) for kind, reason in self.problems
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """Annotations of images by metadata files.
+
+    Attributes:
+        files: Metadata files.
+        annotations: Path of an image to its annotation. The image may be missing.
+        sources: Path of an image to the file and row that name it, for messages.
+    """
+
+    files: tuple[Path, ...] = ()
+    annotations: Mapping[Path, Annotation] = field(default_factory=dict)
+    sources: Mapping[Path, str] = field(default_factory=dict)
 
 
 def parse_annotation(fields: bytes | None, text: bytes | None) -> Annotation:

@@ -18,9 +18,8 @@ from marsretrieval import geo
 from marsretrieval.datasets.positions import has_positions, read_positions
 from marsretrieval.datasets.tables import Table, parse_number, read_table
 from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
-from marsretrieval.file_names import suggest_path
 from marsretrieval.io import JsonObject, from_json, read_json
-from marsretrieval.text import list_some, pluralize
+from marsretrieval.text import list_some, pluralize, suggest_path
 
 _COLUMNS = ("image_name", "similarity", "lon", "lat")
 # Normalized column names in order of preference; `search` writes id and score.

@@ -21,11 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
-from marsretrieval.file_names import suggest_path
 from marsretrieval.geo import MARS_RADIUS_M, vector_files
 from marsretrieval.geo.crs import coordinate_system
 from marsretrieval.io import read_json
-from marsretrieval.text import list_some
+from marsretrieval.text import list_some, suggest_path
 
 _EXPORT_REMEDY = "Export it again as GeoPackage, GeoJSON or CSV."
 _MAX_BYTES = 1 << 30

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from marsretrieval.errors import DataError
-from marsretrieval.file_names import confined
 from marsretrieval.io import (
     Int64,
     atomic_path,
@@ -23,6 +22,7 @@ from marsretrieval.io import (
     sha256_file,
     write_json,
 )
+from marsretrieval.text import confined
 
 if TYPE_CHECKING:
     from dataclasses import Field

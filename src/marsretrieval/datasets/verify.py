@@ -46,10 +46,10 @@ from marsretrieval.errors import (
     TableError,
     UsageError,
 )
-from marsretrieval.file_names import confined
 from marsretrieval.io import sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.system import usable_cpus
+from marsretrieval.text import confined
 
 _DATASET_FOLDERS = {
     "Mars-VL-Pairs": "paired",

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Required, Self
 
 from marsretrieval.datasets.base import ItemWarning, Skipped
 from marsretrieval.errors import DataError, StoreError
-from marsretrieval.file_names import confined
 from marsretrieval.io import (
     Constraint,
     JsonObject,
@@ -20,6 +19,7 @@ from marsretrieval.io import (
     sha256_json,
     write_json,
 )
+from marsretrieval.text import confined
 
 if TYPE_CHECKING:
     from marsretrieval.encoders import LoadOptions, ModelSpec

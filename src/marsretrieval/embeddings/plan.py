@@ -31,7 +31,6 @@ from marsretrieval.embeddings.manifest import (
     write_manifest,
 )
 from marsretrieval.errors import DataError, OutputError, StoreError, StoreMismatchError, UsageError
-from marsretrieval.file_names import is_safe_name
 from marsretrieval.io import (
     locked,
     make_folder,
@@ -40,6 +39,7 @@ from marsretrieval.io import (
     sha256_json,
     write_json,
 )
+from marsretrieval.text import is_safe_name
 
 if TYPE_CHECKING:
     from marsretrieval.datasets import ImageSource, Shard

@@ -23,7 +23,7 @@ from marsretrieval.encoders.base import (
 from marsretrieval.encoders.registry import all_specs, find, hold, load, origin_of
 from marsretrieval.encoders.torch_imports import check_device
 from marsretrieval.errors import UsageError, describe_exception
-from marsretrieval.file_names import suggest_path
+from marsretrieval.text import suggest_path
 
 # A name as of `marsretrieval models`, "module:Class", a class, or an object with `encode_images`.
 ModelLike = str | type | Any

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError, MissingDependencyError
-from marsretrieval.file_names import suggest_path
+from marsretrieval.text import suggest_path
 
 EXPORT_AGAIN = "Export it again as GeoPackage, GeoJSON or GeoParquet."
 

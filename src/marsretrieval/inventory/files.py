@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from marsretrieval.errors import DataError, MarsRetrievalError, OutputError, UsageError
-from marsretrieval.file_names import is_safe_name
 from marsretrieval.io import (
     Constraint,
     Int64,
@@ -22,7 +21,7 @@ from marsretrieval.io import (
     read_json,
     write_json,
 )
-from marsretrieval.text import pluralize
+from marsretrieval.text import is_safe_name, pluralize
 
 SCHEMA = 1
 SUFFIX = ".inventory"

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from marsretrieval.api import open_store
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
-from marsretrieval.file_names import suggest_path
 from marsretrieval.plotting.images import CREDIT, VIKING, check_basemap, viking_path
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.system import limit_allocator
+from marsretrieval.text import suggest_path
 
 if TYPE_CHECKING:
     from marsretrieval.web.workspace import MapStore

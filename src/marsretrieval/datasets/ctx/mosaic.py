@@ -15,7 +15,7 @@ from marsretrieval import geo
 from marsretrieval.datasets.geotiff import GeoTiff
 from marsretrieval.datasets.listing import list_visible
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
-from marsretrieval.file_names import suggest_path
+from marsretrieval.text import suggest_path
 
 SERVER = "https://murray-lab.caltech.edu/CTX/V01/tiles"
 NO_DATA = 0

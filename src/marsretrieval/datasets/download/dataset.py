@@ -41,10 +41,9 @@ from marsretrieval.datasets.listing import check_space, free_bytes
 from marsretrieval.datasets.records import CACHE, FileRecord, check_folder, end_record
 from marsretrieval.datasets.webdataset import write_tar
 from marsretrieval.errors import DataError, TableError
-from marsretrieval.file_names import confined
 from marsretrieval.io import atomic_path, sha256_file, sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.text import table_cell
+from marsretrieval.text import confined, table_cell
 
 SHARD_ROWS = 250  # rows per tar; fixed, so that an image recovered later changes only one tar
 IMAGE_BYTES = 2 * 600_000  # upper estimate for an image in the cache and in its tar

@@ -33,9 +33,9 @@ from marsretrieval.datasets.records import (
     end_record,
 )
 from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError
-from marsretrieval.file_names import confined
 from marsretrieval.io import atomic_path, make_folder, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.text import confined
 
 _SKIPPED_NAMES = (".gitattributes", ".gitignore")
 _MAX_WORKERS = 4

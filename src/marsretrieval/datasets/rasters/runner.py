@@ -25,11 +25,10 @@ from marsretrieval.datasets.rasters.spec import RasterSpec
 from marsretrieval.datasets.rasters.stretch import compute_stretch
 from marsretrieval.datasets.rasters.tiling import list_tiles
 from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
-from marsretrieval.file_names import suggest_path
 from marsretrieval.io import output_folder
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.system import usable_cpus
-from marsretrieval.text import format_metres
+from marsretrieval.text import format_metres, suggest_path
 
 # Expected size of a tile, per pixel and band.
 _BYTES_PER_PIXEL = {"png": 0.5, "jpeg": 0.27}

@@ -23,8 +23,8 @@ from marsretrieval import geo
 from marsretrieval.datasets.georeference import degree_converter
 from marsretrieval.datasets.listing import files_fingerprint, is_tiff
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
-from marsretrieval.file_names import suggest_path
 from marsretrieval.geo.crs import OtherBodyError
+from marsretrieval.text import suggest_path
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".jpx")
 _JPEG_2000 = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")

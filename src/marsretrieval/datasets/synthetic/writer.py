@@ -44,9 +44,9 @@ from marsretrieval.errors import (
     UnknownNameError,
     UsageError,
 )
-from marsretrieval.file_names import confined
 from marsretrieval.io import make_folder, read_json, sha256_file, write_json
 from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.text import confined
 
 _STREAM = 1  # part of every random seed; another number would change every planet
 _PAIRS, _LANDFORMS = "Mars-VL-Pairs", "Mars-Landforms"

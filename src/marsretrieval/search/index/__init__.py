@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError, StoreError
-from marsretrieval.file_names import confined
 from marsretrieval.io import (
     Constraint,
     Int64,
@@ -29,6 +28,7 @@ from marsretrieval.io import (
     is_damage,
     read_json,
 )
+from marsretrieval.text import confined
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import Columns

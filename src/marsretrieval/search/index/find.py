@@ -24,10 +24,10 @@ from marsretrieval.errors import (
     OutputError,
     StoreError,
 )
-from marsretrieval.file_names import confined
 from marsretrieval.io import read_json, sha256_file, sha256_json, write_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search.index import HEADER, SearchIndex
+from marsretrieval.text import confined
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
