@@ -292,7 +292,7 @@ def test_visible_devices_are_used_without_ids(
     visible: str, device: str, checkout: Path, bash: Bash
 ) -> None:
     script = checkout / "scripts" / "landform_retrieval" / "gme.sh"
-    done = bash(script, "--dry-run", CUDA_VISIBLE_DEVICES=visible, REAL="true")
+    done = bash(script, "--dry-run", CUDA_VISIBLE_DEVICES=visible)
     assert done.returncode == 0, done.stderr
     assert f"--device {device} --dry-run" in calls(checkout)[0]
     assert ("running on the CPU" in done.stderr) == (device == "cpu")

@@ -139,9 +139,10 @@ def test_remedy_for_a_line_of_a_table(
 
 def test_marks_from_a_table(name: Path, tmp_path: Path, marsretrieval: Run) -> None:
     table = tmp_path / "marks.csv"
-    table.write_text(f"id,mark,tiles,note\n{tile(1)},yes,3,clear\n{tile(2)},no,,\n")
+    table.write_text(f"id,mark,tiles,note,colour\n{tile(1)},yes,3,clear,red\n{tile(2)},no,,,\n")
     done = marsretrieval("inventory", "mark", name, "--from", table)
     assert "2 marks saved; 1 yes, 1 no, 0 unsure" in done.stdout
+    assert f"note: {table}: columns not read: colour" in done.stderr
     table.write_text(f"tile,mark\n{tile(1)},yes\n")
     assert (
         "no column id" in marsretrieval("inventory", "mark", name, "--from", table, code=1).output

@@ -18,7 +18,7 @@ from marsretrieval.cli.options import (
     expand_options,
 )
 from marsretrieval.errors import TableError, UsageError
-from marsretrieval.text import pluralize
+from marsretrieval.text import list_some, pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.inventory import Answer, Inventory, InventoryFiles
@@ -515,17 +515,19 @@ def _read_answers(path: Path) -> list[Answer]:
 
     table = read_table(Path("/dev/stdin") if str(path) == "-" else path)
     columns = {name: table.index([name]) for name in ("id", "mark", "count", "tiles", "note")}
-    id_column, mark_column = columns["id"], columns["mark"]
-    if id_column is None or mark_column is None:
+    missing = [name for name in ("id", "mark") if columns[name] is None]
+    if missing:
         raise TableError(
-            f"{path}: no column {'id' if id_column is None else 'mark'} "
-            f"(columns: {', '.join(table.header)})",
+            f"{path}: no column {missing[0]} (columns: {', '.join(table.header)})",
             remedy="The first line must name the columns id and mark.",
         )
+    unused = [name for i, name in enumerate(table.header) if i not in columns.values()]
+    if unused:
+        say(f"note: {path}: columns not read: {list_some(unused)}")
     answers = []
     for label, row in zip(table.labels, table.rows, strict=True):
 
-        def text(name: str, row: Any = row) -> str | None:
+        def text(name: str, row: Any = row) -> Any:
             column = columns[name]
             value = None if column is None else row[column]
             return None if value is None or not str(value).strip() else str(value).strip()
@@ -547,10 +549,9 @@ def _read_answers(path: Path) -> list[Answer]:
                 f"{path}, {label}: no {'id' if tile is None else 'mark'}",
                 remedy="Give every line an id and a mark, or remove the line.",
             )
-        mark_value: Any = value.lower()
         answers.append(
             Answer(
-                tile, mark_value, count=number("count"), tiles=number("tiles"), note=text("note")
+                tile, value.lower(), count=number("count"), tiles=number("tiles"), note=text("note")
             )
         )
     return answers

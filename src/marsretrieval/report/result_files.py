@@ -221,7 +221,8 @@ def require_unlimited(file: ResultFile) -> None:
     if note:
         raise DataError(
             f"{file.path or result.model['id']}: {note}, not a result to publish",
-            remedy="Run the model without --limit and other options of the evaluation.",
+            remedy="Name the result files to publish, or run the model without --limit and other "
+            "options of the evaluation.",
         )
 
 
