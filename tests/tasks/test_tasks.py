@@ -146,6 +146,10 @@ def test_missing_and_empty_data_are_named_with_a_remedy(task, tmp_path: Path) ->
     with pytest.raises(DatasetNotFoundError, match="nowhere") as raised:
         task.open(tmp_path / "nowhere")
     assert "data synth" in (raised.value.remedy or "")
+    (tmp_path / "pairs.csv").touch()
+    with pytest.raises(DatasetNotFoundError, match="no such file or folder") as raised:
+        task.open(tmp_path / "pairs.tsv")
+    assert "pairs.csv" in (raised.value.remedy or "")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetNotFoundError, match="empty"):
         task.open(tmp_path / "empty")

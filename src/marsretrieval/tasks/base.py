@@ -15,6 +15,7 @@ from marsretrieval.datasets.open import is_dataset_file, read_annotations
 from marsretrieval.errors import DataError, DatasetNotFoundError, TruncatedTextWarning, UsageError
 from marsretrieval.io import parse_json, sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.text import suggest_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -285,7 +286,9 @@ def dataset_folder(data: str | Path, name: str, *, task: str, file_allowed: bool
             remedy=f"Name {kinds} with --data.",
         )
     if not data.is_dir():
-        kind = "file or folder" if data.suffix else "folder"
+        kind = "folder"
+        if data.suffix:
+            kind, remedy = "file or folder", suggest_path(data)
         raise DatasetNotFoundError(f"{data}: no such {kind} (data of task {task})", remedy=remedy)
     if (data / name).is_dir():
         return data / name

@@ -28,6 +28,7 @@ from marsretrieval.tasks.base import (
     first_reason,
     first_rows,
 )
+from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.encoders.base import Encoder, Modality
@@ -109,16 +110,17 @@ class PairedImageText:
             captions, skipped = collect(source, lambda record: record.caption, missing="no caption")
         if not captions and self.caption == "original":
             raise DataError(
-                f"{folder}: {len(skipped)} images, none with an original caption"
+                f"{folder}: {pluralize(len(skipped), 'image')}, none with an original caption"
                 f"{first_reason(skipped)}",
                 remedy="The original caption is the field ori_caption beside refined_caption; "
                 "without it, leave out --caption original.",
             )
         if not captions:
             raise DataError(
-                f"{folder}: {len(skipped)} images, none with a caption{first_reason(skipped)}",
+                f"{folder}: {pluralize(len(skipped), 'image')}, none with a caption"
+                f"{first_reason(skipped)}",
                 remedy="Pairs need a caption beside each image (key.json with refined_caption, or "
-                "key.txt) or in a column (caption or text).",
+                "key.txt) or in a column (caption, text, or title beside filepath).",
             )
         return TaskData(
             folder=folder,
