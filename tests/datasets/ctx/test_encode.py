@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -28,6 +30,21 @@ def test_png_is_lossless_and_grey(pixels) -> None:
     assert (image.format, image.mode) == ("PNG", "L")
     np.testing.assert_array_equal(np.asarray(image), pixels)
     assert encode(pixels, "png") == data
+
+
+def test_png_depends_on_the_pixels_alone() -> None:
+    """Threads that run at once have stacks of their own, whose addresses must not matter."""
+    rng = np.random.default_rng(0)
+    pictures = [np.tile(rng.integers(0, 256, (1, 40), np.uint8), (2, 1)) for _ in range(1000)]
+    start = threading.Barrier(6)
+
+    def encode_all(_: int) -> list[bytes]:
+        start.wait()
+        return [encode(pixels, "png") for pixels in pictures]
+
+    with ThreadPoolExecutor(start.parties) as pool:
+        first, *others = pool.map(encode_all, range(start.parties))
+    assert [sum(a != b for a, b in zip(first, other, strict=True)) for other in others] == [0] * 5
 
 
 def test_jpeg_is_grey_and_close_to_the_source() -> None:
