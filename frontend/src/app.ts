@@ -73,7 +73,7 @@ export class App {
   async start(): Promise<void> {
     this.theme(localStorage.getItem("theme") ?? "system");
     await this.openStore(readAddress(location.hash).store);
-    await this.restore();
+    await this.restore(true);
     document.body.dataset.ready = "1";
     this.blank();
   }
@@ -189,6 +189,7 @@ export class App {
 
   async run(): Promise<void> {
     this.showParts();
+    if (!this.store) return; // still being opened; then `restore` runs the query
     if (this.query.learned) return void this.inventory.learn();
     this.waiting = false;
     if (isEmpty(this.query)) {
@@ -596,20 +597,29 @@ export class App {
     };
   }
 
-  /** Show what the address says: at the start, and after "Back". */
-  async restore(): Promise<void> {
+  /**
+   * Show what the address says: at the start, and after "Back". At the start, what a user has typed
+   * while the store was opened is kept if the address has no query.
+   */
+  async restore(atStart = false): Promise<void> {
     const address = readAddress(location.hash);
+    const keepQuery = atStart && isEmpty(address.query);
     clearTimeout(this.urlTimer);
     this.restoring = true;
     try {
       const store = address.store ?? this.store.stores[0]!;
       if (store !== this.store.name) await this.openStore(store);
-      this.query = address.query;
-      byId<HTMLInputElement>("text").value = this.query.text.join("; ");
+      if (keepQuery) {
+        const { bbox, region } = this.query.bbox || this.query.region ? this.query : address.query;
+        this.query = { ...this.query, bbox, region };
+      } else {
+        this.query = address.query;
+        byId<HTMLInputElement>("text").value = this.query.text.join("; ");
+      }
       if (address.centre) this.view(address.view, address.centre, address.zoom);
-      this.cut.value = address.cut;
+      if (!this.search || !keepQuery) this.cut.value = address.cut;
       this.drawRegion();
-      await this.run();
+      if (!keepQuery || !(this.search || this.running)) await this.run();
       const index = this.gallery.hits.findIndex((hit) => hit.id === address.selected);
       if (index >= 0) {
         this.gallery.focus(index, { announce: false });
@@ -619,6 +629,7 @@ export class App {
       this.problem(error);
     } finally {
       this.restoring = false;
+      if (keepQuery && this.search) this.saveUrl(true);
     }
   }
 

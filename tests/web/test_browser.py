@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -217,6 +218,31 @@ def test_a_region_over_the_antimeridian(visit):
     assert all((lon - west) % 360 <= east - west for lon in longitudes)
     page.get_by_role("button", name="Whole planet").click()
     until(page, "window.marsMap.query.bbox === null")
+
+
+def test_what_is_typed_while_the_store_opens_is_kept(visit):
+    def answer_late(route: Any) -> None:
+        time.sleep(1.0)
+        route.continue_()
+
+    context = visit.browser.new_context()
+    visit.contexts.append(context)
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.route(re.compile(r"/api/v1/(store|marks|inventory)\b"), answer_late)
+    page.goto(visit.url, wait_until="domcontentloaded")
+    page.fill("#text", "yardangs")
+    page.press("#text", "Enter")
+    assert page.get_attribute("body", "data-ready") is None
+    page.wait_for_selector("body[data-search][data-ready]")
+    assert page.input_value("#text") == "yardangs"
+    assert "q=yardangs" in page.url and len(hits(page)) > 0
+    typing = context.new_page()
+    typing.route(re.compile(r"/api/v1/(store|marks|inventory)\b"), answer_late)
+    typing.goto(visit.url, wait_until="domcontentloaded")
+    typing.fill("#text", "pitted co")
+    typing.wait_for_selector("body[data-ready]")
+    assert typing.input_value("#text") == "pitted co"
 
 
 def test_back_reload_and_more_like_this(visit):
