@@ -56,18 +56,18 @@ def test_a_feature_changes_the_tile_at_its_position_and_nothing_far_away(
         feature = drawn[index]
         rest = [item for item in features if item.seed != feature.seed]
         without, _ = paint(region, rest, PIXELS, seeded(2))
-        changed: dict[str, int] = {}
+        changed: set[str] = set()
         for pixels, differs in zip(
             cut_quads(region, full), cut_quads(region, full != without), strict=True
         ):
             west, south, _ = pixels
-            for row, column in np.argwhere(differs[2]):
-                lon = west + (column + 0.5) * 4 / differs[2].shape[1]
-                lat = south + 4 - (row + 0.5) * 4 / differs[2].shape[0]
-                corner = geo.tile_name(np.floor(lon / 0.2) * 0.2, np.floor(lat / 0.2) * 0.2)
-                changed[corner] = changed.get(corner, 0) + 1
-                reach = feature.reach * geo.TILE_DEG * 1.3 + 0.2
-                assert geo.great_circle_deg(lon, lat, feature.lon, feature.lat) < reach
+            rows, columns = np.nonzero(differs[2])
+            lon = west + (columns + 0.5) * 4 / differs[2].shape[1]
+            lat = south + 4 - (rows + 0.5) * 4 / differs[2].shape[0]
+            reach = feature.reach * geo.TILE_DEG * 1.3 + 0.2
+            assert (geo.great_circle_deg(lon, lat, feature.lon, feature.lat) < reach).all()
+            corners = np.floor(np.stack([lon, lat], axis=1) / 0.2) * 0.2
+            changed |= {geo.tile_name(*corner) for corner in np.unique(corners, axis=0).tolist()}
         west, south = np.floor(feature.lon / 0.2) * 0.2, np.floor(feature.lat / 0.2) * 0.2
         assert geo.tile_name(west, south) in changed
 
