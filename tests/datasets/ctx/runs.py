@@ -1,15 +1,23 @@
-"""Cut two small quads and compare the outputs with short differences."""
+"""Cut two small quads, in this process or in one to be killed, and compare the outputs."""
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
+import multiprocessing
+import os
+import signal
+import sys
 import tarfile
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from marsretrieval import cli
 from marsretrieval.datasets.ctx import (
     JobSettings,
     Quad,
@@ -19,15 +27,56 @@ from marsretrieval.datasets.ctx import (
 )
 from marsretrieval.io import sha256_file
 
-__all__ = ["OTHER", "QUAD", "SPEC", "contents", "difference", "members", "run"]
+__all__ = ["OTHER", "QUAD", "SPEC", "TILES", "contents", "difference", "members", "run", "start"]
 
 QUAD, OTHER = Quad(-4, -4), Quad(-4, 0)
-SPEC = TileSpec(size=32)
+SPEC = TileSpec.of("0.5", size=32)
+TILES = 64  # of SPEC per quad
+
+# Processes forked from a server that has imported the command: a start costs a tenth of Python's.
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(
+    [
+        "marsretrieval.cli.app",
+        "marsretrieval.cli.data_tiles",
+        "marsretrieval.datasets.rasters.runner",
+        "pydantic.type_adapter",
+        "rasterio",
+        __name__,
+    ]
+)
 
 
 def run(folder: Path, out: Path, spec: TileSpec = SPEC, *, force: bool = False):
     inputs, problems = find_files([folder])
     return cut_quads(inputs, spec, out, problems=problems, settings=JobSettings(force=force))
+
+
+def start(arguments: Sequence[str], *, dies_in: str | None = None) -> BaseProcess:
+    """Start the command in a process of its own.
+
+    Args:
+        arguments: Arguments of the command.
+        dies_in: Function at whose first call the process is killed, such as `package.module.name`.
+
+    Returns:
+        The running process.
+    """
+    process = _PROCESSES.Process(target=_command, args=(list(arguments), dies_in))
+    process.start()
+    return process
+
+
+def _command(arguments: list[str], dies_in: str | None) -> None:
+    if dies_in is not None:
+        module, _, name = dies_in.rpartition(".")
+        setattr(
+            importlib.import_module(module),
+            name,
+            lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL),
+        )
+    sys.argv = ["marsretrieval", *arguments]
+    cli.main()
 
 
 def contents(out: Path) -> dict[str, str]:

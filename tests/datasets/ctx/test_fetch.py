@@ -78,8 +78,8 @@ def certificates(tmp_path_factory) -> Path:
     try:
         for name in ("root", "middle", "leaf"):
             openssl(
-                "req", "-new", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}",
-                "-keyout", f"{name}.key", "-out", f"{name}.csr",
+                "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.csr",
             )  # fmt: skip
     except FileNotFoundError:
         pytest.skip("no openssl to make certificates with")

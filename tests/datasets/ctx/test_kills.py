@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import Result
 
 from marsretrieval.datasets.ctx import (
     Quad,
@@ -19,16 +21,17 @@ from marsretrieval.datasets.ctx import (
     read_manifest,
 )
 from tests.datasets.ctx.quads import noise, write_quad, zipped
-from tests.datasets.ctx.runs import SPEC, contents, difference, run
+from tests.datasets.ctx.runs import SPEC, contents, difference, run, start
 
-COMMAND = [sys.executable, "-m", "marsretrieval", "data", "tiles", "--size", "32"]
+TILES_COMMAND = ["data", "tiles", "--delta", "0.5", "--size", "32"]
+PROGRAM = [sys.executable, "-m", "marsretrieval"]
 
 
 def test_a_disk_that_fills_up_while_cutting(quads: Path, out: Path) -> None:
     """A limit on the file size simulates a full disk: the write fails half way."""
     limit = 100_000
     done = subprocess.run(
-        [*COMMAND, str(quads), "--out", str(out)],
+        [*PROGRAM, *TILES_COMMAND, str(quads), "--out", str(out)],
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
@@ -48,25 +51,26 @@ DEATHS = {
 }
 
 
+@pytest.fixture(scope="module")
+def expected(two_quads: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    out = tmp_path_factory.mktemp("expected") / "out"
+    run(two_quads, out)
+    return contents(out)
+
+
 @pytest.mark.parametrize("moment", DEATHS)
 @pytest.mark.parametrize("older", [False, True])
 def test_killed_run_is_resumed(
-    quads: Path, out: Path, tmp_path: Path, moment: str, older: bool
+    quads: Path, out: Path, expected: dict[str, str], moment: str, older: bool
 ) -> None:
-    run(quads, tmp_path / "expected")
     if older:
-        run(quads, out, TileSpec(size=16))
-    module, _, name = DEATHS[moment].rpartition(".")
-    code = (
-        f"import os, signal, sys, {module} as module\n"
-        f"module.{name} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "from marsretrieval.cli import main\n"
-        f"sys.argv = ['marsretrieval', 'data', 'tiles', {str(quads)!r}, '--size', '32', "
-        f"'--out', {str(out)!r}, *{['--force'] * older}]\n"
-        "main()"
+        run(quads, out, TileSpec.of("0.5", size=16))
+    process = start(
+        [*TILES_COMMAND, str(quads), "--out", str(out), *["--force"] * older],
+        dies_in=DEATHS[moment],
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
     manifests = [path for path in out.glob("*.json") if read_manifest(path).spec_hash == SPEC.hash]
     assert manifests == []
     leftovers = list(out.glob(".*.tmp"))
@@ -74,10 +78,12 @@ def test_killed_run_is_resumed(
     for path in leftovers:
         os.utime(path, (hours_ago, hours_ago))
     assert run(quads, out, force=older).complete
-    assert contents(out) == contents(tmp_path / "expected")
+    assert contents(out) == expected
 
 
-def test_kills_at_any_moment(tmp_path: Path, out: Path) -> None:
+def test_kills_at_any_moment(
+    tmp_path: Path, out: Path, marsretrieval: Callable[..., Result]
+) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for west in range(0, 16, 4):
@@ -86,18 +92,21 @@ def test_kills_at_any_moment(tmp_path: Path, out: Path) -> None:
             zipped(tiff, Quad(0, west), folder)
             tiff.unlink()
     run(folder, tmp_path / "expected")
-    command = [*COMMAND, str(folder), "--out", str(out), "--json"]
-    for delay in (0.4, 0.7, 0.9, 1.1, 1.3):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    arguments = [*TILES_COMMAND, str(folder), "--out", str(out), "--json"]
+    for tars, delay in ((0, 0.0), (0, 0.02), (1, 0.0), (1, 0.04), (2, 0.02)):
+        process = start(arguments)
+        deadline = time.monotonic() + 60
+        while process.is_alive() and time.monotonic() < deadline:
+            if out.exists() and len(list(out.glob("*.tar"))) >= tars:
+                break
+            time.sleep(0.001)
         time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         for path in out.glob("*.json"):
             manifest = read_manifest(path)
             assert not difference(out / manifest.tar, tmp_path / "expected" / manifest.tar)
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["complete"]
+    assert json.loads(marsretrieval(*arguments).stdout)["complete"]
     files = {name: data for name, data in contents(out).items() if not name.startswith(".")}
     assert files == contents(tmp_path / "expected")
 
@@ -106,8 +115,8 @@ def test_ctrl_c_stops_soon_without_partial_files(tmp_path: Path, out: Path) -> N
     folder = tmp_path / "in"
     folder.mkdir()
     for west in range(0, 16, 4):
-        write_quad(folder, Quad(0, west), noise(2000, west, no_data=False))
-    command = [*COMMAND[:-1], "512", str(folder), "--out", str(out)]
+        write_quad(folder, Quad(0, west), noise(400, west, no_data=False))
+    command = [*PROGRAM, "data", "tiles", str(folder), "--out", str(out)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not list(out.glob(".*.tmp")) and time.monotonic() < deadline:

@@ -8,12 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from marsretrieval.cli.app import app
 from marsretrieval.datasets.ctx import (
@@ -21,16 +20,15 @@ from marsretrieval.datasets.ctx import (
     Input,
     JobSettings,
     Quad,
-    TileSpec,
     cut_quads,
     read_manifest,
 )
 from marsretrieval.errors import UsageError
 from tests.datasets.ctx.quads import noise, write_quad, zipped
+from tests.datasets.ctx.runs import SPEC, TILES, start
 from tests.datasets.download.servers import Handler, serve
 
 QUADS = [Quad(0, 172), Quad(0, 176), Quad(0, -180)]  # over the antimeridian
-SPEC = TileSpec(size=32)
 
 
 class Mosaic:
@@ -95,10 +93,10 @@ def fetched(out: Path, address: str, quads=QUADS, **settings):
     )  # fmt: skip
 
 
-def command(out: Path, address: str, *more: str) -> list[str]:
+def arguments(out: Path, address: str) -> list[str]:
     return [
-        sys.executable, "-m", "marsretrieval", "data", "tiles", "--size", "32", "--bbox",
-        "173,1,-179,2", "--server", address, "--out", str(out), "--json", *more,
+        "data", "tiles", "--delta", "0.5", "--size", "32", "--bbox", "173,1,-179,2",
+        "--server", address, "--out", str(out), "--json",
     ]  # fmt: skip
 
 
@@ -109,14 +107,14 @@ def wait_for(path: Path, size: int) -> None:
     assert path.stat().st_size == size
 
 
-def test_region_is_downloaded_cut_and_its_zips_deleted(mosaic, address, tmp_path: Path) -> None:
+def test_region_is_downloaded_cut_and_its_zips_deleted(
+    mosaic, address, tmp_path: Path, marsretrieval: Callable[..., Result]
+) -> None:
     out = tmp_path / "out"
-    done = subprocess.run(command(out, address), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    output = json.loads(done.stdout)
+    output = json.loads(marsretrieval(*arguments(out, address)).stdout)
     assert output["complete"]
     assert sorted(output["quads"]["cut"]) == ["E-180_N00", "E172_N00", "E176_N00"]
-    assert output["tiles"] == 1200
+    assert output["tiles"] == 3 * TILES
     assert sorted(path.name for path in out.iterdir()) == [
         f"{quad.name}{end}"
         for quad in sorted(QUADS, key=lambda quad: quad.name)
@@ -126,19 +124,19 @@ def test_region_is_downloaded_cut_and_its_zips_deleted(mosaic, address, tmp_path
     assert manifest.source == "MurrayLab_GlobalCTXMosaic_V01_E176_N00.zip"
     requests = len(mosaic.requests)
     assert requests == 3
-    again = json.loads(subprocess.run(command(out, address), capture_output=True, text=True).stdout)
+    again = json.loads(marsretrieval(*arguments(out, address)).stdout)
     assert (again["quads"]["cut"], len(again["quads"]["kept"])) == ([], 3)
     assert len(mosaic.requests) == requests
 
 
-def test_missing_quad_is_reported_and_the_others_are_cut(mosaic, address, tmp_path):
+def test_missing_quad_is_reported_and_the_others_are_cut(
+    mosaic, address, tmp_path, marsretrieval: Callable[..., Result]
+) -> None:
     del mosaic.zips[QUADS[0].zip_name]
-    done = subprocess.run(command(tmp_path / "out", address), capture_output=True, text=True)
-    assert done.returncode == 1
-    output = json.loads(done.stdout)
+    output = json.loads(marsretrieval(*arguments(tmp_path / "out", address), code=1).stdout)
     assert [item["source"] for item in output["failed"]] == ["E172_N00"]
     assert "404" in output["failed"][0]["reason"]
-    assert output["tiles"] == 800
+    assert output["tiles"] == 2 * TILES
 
 
 def test_damaged_zip_is_deleted_and_downloaded_again_next_time(
@@ -160,28 +158,28 @@ def test_damaged_zip_is_deleted_and_downloaded_again_next_time(
     assert (len(healed.cut), len(healed.kept)) == (1, 2)
 
 
-def test_killed_run_resumes_within_the_file(mosaic, address, zips, tmp_path: Path) -> None:
+def test_killed_run_resumes_within_the_file(
+    mosaic, address, zips, tmp_path: Path, marsretrieval: Callable[..., Result]
+) -> None:
     out = tmp_path / "out"
     part = out / ".scratch" / f"{QUADS[2].zip_name}.part"  # the mosaic's order is by west edge
     mosaic.silent_after = 200_000
-    process = subprocess.Popen(
-        command(out, address), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = start(arguments(out, address))
     wait_for(part, 200_000)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     mosaic.silent_after, mosaic.requests = None, []
-    done = subprocess.run(command(out, address), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    output = json.loads(marsretrieval(*arguments(out, address)).stdout)
     assert mosaic.requests[0] == (QUADS[2].zip_name, "bytes=200000-")
-    assert json.loads(done.stdout)["tiles"] == 1200
+    assert output["tiles"] == 3 * TILES
 
 
 def test_ctrl_c_does_not_wait_for_a_silent_server(mosaic, address, tmp_path: Path) -> None:
     """Otherwise the run would wait for twenty seconds, then retry."""
     out = tmp_path / "out"
     mosaic.silent_after = 200_000
-    process = subprocess.Popen(command(out, address), stderr=subprocess.PIPE, text=True)
+    program = [sys.executable, "-m", "marsretrieval", *arguments(out, address)]
+    process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True)
     wait_for(out / ".scratch" / f"{QUADS[2].zip_name}.part", 200_000)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
@@ -281,8 +279,8 @@ def test_command_shows_its_plan_and_refuses_invalid_use(tmp_path: Path, monkeypa
     monkeypatch.setattr("marsretrieval.datasets.ctx.runner.free_bytes", lambda folder: 10**13)
     runner = CliRunner()
 
-    def run(*arguments: str) -> Result:
-        return runner.invoke(app, ["data", "tiles", *arguments])
+    def run(*words: str) -> Result:
+        return runner.invoke(app, ["data", "tiles", *words])
 
     done = run("--bbox", "-180,-80,180,80", "--dry-run", "--json")
     output = json.loads(done.stdout)
@@ -298,11 +296,11 @@ def test_command_shows_its_plan_and_refuses_invalid_use(tmp_path: Path, monkeypa
     assert (done.exit_code, "not enough free disk space" in done.stderr) == (0, True)
     assert list(tmp_path.iterdir()) == []
     server = ["--quads", "E000_N00", "--server"]
-    for arguments in (
+    for words in (
         [], ["--clip", "x"], ["--bbox", "1,2,3"], ["--quads", "E1_N1"],
         [*server, "nonsense"], [*server, "file:///etc"], [*server, "https://"],
     ):  # fmt: skip
-        done = run(*arguments)
-        assert done.exit_code == 2, arguments
+        done = run(*words)
+        assert done.exit_code == 2, words
         assert "error:" in done.stderr
     assert run("absent").exit_code == 1

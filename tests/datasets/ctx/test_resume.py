@@ -25,7 +25,7 @@ from marsretrieval.datasets.ctx import (
 from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError, UsageError
 from marsretrieval.io import sha256_file
 from tests.datasets.ctx.quads import noise, tiff_name, write_quad, zipped
-from tests.datasets.ctx.runs import OTHER, QUAD, SPEC, contents, run
+from tests.datasets.ctx.runs import OTHER, QUAD, SPEC, TILES, contents, run
 
 
 def test_a_second_run_does_nothing(quads: Path, out: Path) -> None:
@@ -45,7 +45,7 @@ def test_manifest_lists_the_contents_of_the_tar(quads: Path, out: Path) -> None:
     manifest = read_manifest(out / "E-004_N-04.json")
     assert manifest.tar_sha256 == sha256_file(out / manifest.tar)
     assert manifest.tar_bytes == (out / manifest.tar).stat().st_size
-    assert (manifest.spec_hash, manifest.tiles) == (SPEC.hash, 400)
+    assert (manifest.spec_hash, manifest.tiles) == (SPEC.hash, TILES)
     assert manifest.source == tiff_name(QUAD)
 
 
@@ -71,7 +71,7 @@ def test_tar_damaged_afterwards_is_cut_again(quads: Path, out: Path, damage) -> 
 
 def test_another_request_or_another_file_is_cut_again(quads: Path, out: Path) -> None:
     run(quads, out)
-    assert len(run(quads, out, TileSpec(size=16), force=True).cut) == 2
+    assert len(run(quads, out, TileSpec.of("0.5", size=16), force=True).cut) == 2
     assert len(run(quads, out, force=True).cut) == 2
     write_quad(quads, QUAD, noise(400, 7))  # of the same size to the byte
     assert [item.quad for item in run(quads, out).cut] == ["E-004_N-04"]
@@ -81,7 +81,7 @@ def test_quads_cut_with_other_options_are_not_replaced_or_mixed(quads: Path, out
     run(quads, out)
     before = contents(out)
     inputs, _ = find_files([quads], [OTHER])
-    spec = TileSpec(size=16)
+    spec = TileSpec.of("0.5", size=16)
     for attempt in (cut_quads, plan):
         with pytest.raises(UsageError, match="2 quads cut with other options") as refused:
             attempt(inputs, spec, out)
@@ -100,16 +100,16 @@ def test_truncated_file_is_reported_tile_by_tile(quads: Path, out: Path, layout:
     report = run(quads, out)
     assert not report.complete
     manifest = read_manifest(out / "E-004_N-04.json")
-    assert manifest.tiles + len(manifest.failed) == 400
-    assert 100 <= len(manifest.failed) <= 300  # whole rows of tiles fail
+    assert manifest.tiles + len(manifest.failed) == TILES
+    assert TILES // 4 <= len(manifest.failed) <= TILES * 3 // 4  # whole rows of tiles fail
     assert set(manifest.failed) == set(report.failed_tiles)
     assert "E_4_0_N_4_0" in manifest.failed
-    assert "E_4_0_N_0_2" not in manifest.failed
+    assert "E_4_0_N_0_5" not in manifest.failed
     assert len(run(quads, out).cut) == 1  # tried again, for it is not complete
     write_quad(quads, QUAD, noise(400), layout=layout)
     healed = run(quads, out)
     assert healed.complete
-    assert [item.tiles for item in healed.cut] == [400]
+    assert [item.tiles for item in healed.cut] == [TILES]
 
 
 def test_a_damaged_file_does_not_replace_a_complete_tar(quads: Path, out: Path) -> None:
@@ -216,8 +216,8 @@ def test_the_plan_writes_nothing(quads: Path, out: Path) -> None:
     assert result["download_bytes"] == result["scratch_bytes"] > 10**9
     assert [item["fetched"] for item in result["quads"]] == [False, False, True]
     assert not out.exists()
-    run(quads, out, TileSpec())
-    assert plan(inputs, TileSpec(), out).to_dict()["kept"] == ["E-004_N-04", "E000_N-04"]
+    run(quads, out)
+    assert plan(inputs, SPEC, out).to_dict()["kept"] == ["E-004_N-04", "E000_N-04"]
 
 
 def test_lack_of_disk_space_is_reported_before_cutting(quads: Path, out: Path, monkeypatch) -> None:
@@ -228,7 +228,7 @@ def test_lack_of_disk_space_is_reported_before_cutting(quads: Path, out: Path, m
 
 
 def test_disk_space_is_checked_for_all_quads(quads, out, monkeypatch) -> None:
-    tiles = 400 * 32 * 32 * 0.5
+    tiles = TILES * 32 * 32 * 0.5
     monkeypatch.setattr(listing, "free_bytes", lambda folder: 2**26 + round(1.5 * tiles))
     with pytest.raises(OutputError, match="needed, "):
         run(quads, out)

@@ -25,17 +25,17 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(
-    tmp_path: Path, micro: str
+    tmp_path: Path, micro: str, whole_micro: Path
 ) -> None:
     """The demo writes a larger planet again: see tests/test_docs_commands.py."""
-    for name, seed in (("0", 0), ("again", 0), ("1", 1)):
+    for name, seed in (("again", 0), ("1", 1)):
         write_planet(tmp_path / name, seed=seed, size=micro)
-    first, again = content(tmp_path / "0"), content(tmp_path / "again")
+    first, again = content(whole_micro), content(tmp_path / "again")
     assert first.keys() == again.keys()
     assert [name for name in first if first[name] != again[name]] == []
-    one, other = content(tmp_path / "0"), content(tmp_path / "1")
-    same = [name for name in one if one[name] == other.get(name)]
-    assert [name for name in same if one[name].count(b"\n") > 1] == []  # more than a header
+    other = content(tmp_path / "1")
+    same = [name for name in first if first[name] == other.get(name)]
+    assert [name for name in same if first[name].count(b"\n") > 1] == []  # more than a header
 
 
 def test_existing_planet_is_not_changed(tmp_path: Path, micro: str) -> None:
@@ -47,24 +47,22 @@ def test_existing_planet_is_not_changed(tmp_path: Path, micro: str) -> None:
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-def test_another_planet_is_replaced_only_with_force(tmp_path: Path, micro: str) -> None:
-    write_planet(tmp_path, seed=0, size=micro)
-    before = content(tmp_path)
+def test_another_planet_is_replaced_only_with_force(planet: Path, micro: str) -> None:
+    before = content(planet)
     with pytest.raises(OutputError, match="seed 0; asked for seed 1"):
-        write_planet(tmp_path, seed=1, size=micro)
-    assert content(tmp_path) == before
-    assert write_planet(tmp_path, seed=1, size=micro, force=True).seed == 1
-    assert content(tmp_path).keys() == before.keys()
-    assert content(tmp_path) != before
+        write_planet(planet, seed=1, size=micro)
+    assert content(planet) == before
+    assert write_planet(planet, seed=1, size=micro, force=True).seed == 1
+    assert content(planet).keys() == before.keys()
+    assert content(planet) != before
 
 
-def test_planet_of_another_generator_version_is_not_reused(tmp_path: Path, micro: str) -> None:
-    write_planet(tmp_path, size=micro)
-    record = json.loads((tmp_path / "planet.json").read_text())
-    (tmp_path / "planet.json").write_text(json.dumps(record | {"version": 0}))
+def test_planet_of_another_generator_version_is_not_reused(planet: Path, micro: str) -> None:
+    record = json.loads((planet / "planet.json").read_text())
+    (planet / "planet.json").write_text(json.dumps(record | {"version": 0}))
     with pytest.raises(OutputError, match="version 0; asked for version 1"):
-        write_planet(tmp_path, size=micro)
-    assert write_planet(tmp_path, size=micro, force=True).version == 1
+        write_planet(planet, size=micro)
+    assert write_planet(planet, size=micro, force=True).version == 1
 
 
 def test_other_data_are_never_replaced(tmp_path: Path, micro: str) -> None:
@@ -80,37 +78,34 @@ def test_other_data_are_never_replaced(tmp_path: Path, micro: str) -> None:
     assert content(tmp_path).keys() == {"Mars-Landforms/data/train.parquet", "planet.json"}
 
 
-def test_planet_with_a_missing_file_is_incomplete(tmp_path: Path, micro: str) -> None:
-    write_planet(tmp_path, size=micro)
-    (tmp_path / "README.txt").unlink()
+def test_planet_with_a_missing_file_is_incomplete(planet: Path, micro: str) -> None:
+    (planet / "README.txt").unlink()
     with pytest.raises(DataError, match=r"README\.txt"):
-        write_planet(tmp_path, size=micro)
-    write_planet(tmp_path, size=micro, force=True)
-    assert (tmp_path / "README.txt").exists()
+        write_planet(planet, size=micro)
+    write_planet(planet, size=micro, force=True)
+    assert (planet / "README.txt").exists()
 
 
 def test_interrupted_run_leaves_no_files(
-    tmp_path: Path, micro: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, planet: Path, micro: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_planet(tmp_path / "kept", seed=5, size=micro)
-    before = content(tmp_path / "kept")
+    before = content(planet)
 
     def interrupt(*args: Any, **more: Any) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(writer, "write_examples", interrupt)
-        for folder in ("new", "kept"):
+        for folder in (tmp_path / "new", planet):
             with pytest.raises(KeyboardInterrupt):
-                write_planet(tmp_path / folder, size=micro, force=True)
+                write_planet(folder, seed=5, size=micro, force=True)
     assert list((tmp_path / "new").iterdir()) == []
-    assert content(tmp_path / "kept") == before
+    assert content(planet) == before
 
 
 def test_kill_while_moving_the_parts_is_repaired_by_the_next_run(
-    tmp_path: Path, micro: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, micro: str, whole_micro: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_planet(tmp_path / "whole", size=micro)
     move, moved = Path.replace, []
 
     def killed(self: Path, target: Path) -> Path:
@@ -126,7 +121,7 @@ def test_kill_while_moving_the_parts_is_repaired_by_the_next_run(
             _move_only(tmp_path / "cut", micro, patch, moved)
     assert not (tmp_path / "cut" / "planet.json").exists()
     write_planet(tmp_path / "cut", size=micro)
-    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+    assert content(tmp_path / "cut") == content(whole_micro)
 
 
 def _move_only(out: Path, size: str, patch: pytest.MonkeyPatch, moved: list[str]) -> None:

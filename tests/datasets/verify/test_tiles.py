@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -16,13 +18,25 @@ from tests.datasets.verify.sets import check, grey, named
 QUADS = [Quad(-4, -4), Quad(76, 8)]
 
 
-@pytest.fixture
-def quads(tmp_path: Path) -> Path:
-    folder = tmp_path / "quads"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def two_quads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write two quads once; tests must not change them."""
+    folder = tmp_path_factory.mktemp("quads")
     for number, quad in enumerate(QUADS):
         write_quad(folder, quad, noise(300, number))
     return folder
+
+
+@pytest.fixture
+def quads(two_quads: Path, tmp_path: Path) -> Path:
+    """Copy the two quads, for a test that may change them."""
+    return Path(shutil.copytree(two_quads, tmp_path / "quads"))
+
+
+@pytest.fixture(scope="module")
+def few_tiles(two_quads: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cut the quads into 64 tiles each; tests must not change them."""
+    return cut(two_quads, tmp_path_factory.mktemp("few") / "tiles", delta=Decimal("0.5"))
 
 
 def cut(quads: Path, out: Path, selected: list[Quad] | None = None, **spec: object) -> Path:
@@ -74,9 +88,10 @@ def flip_a_bit(path: Path) -> None:
     ],
 )
 def test_tiles_damaged_afterwards_are_named(
-    quads: Path, tmp_path: Path, damage: Callable[[Path], object], kind: str
+    few_tiles: Path, tmp_path: Path, damage: Callable[[Path], object], kind: str
 ) -> None:
-    out = cut(quads, tmp_path / "tiles")
+    out = Path(shutil.copytree(few_tiles, tmp_path / "tiles"))
+    assert "error" not in {problem.severity for problem in check(out).problems}
     damage(out)
     problem = named(check(out))[kind]
     assert problem.severity == "error"
@@ -93,9 +108,10 @@ def test_tiles_that_could_not_be_cut_are_named(quads: Path, tmp_path: Path) -> N
 
 
 def test_quads_cut_with_other_options_are_reported(quads: Path, tmp_path: Path) -> None:
-    out = cut(quads, tmp_path / "tiles", [QUADS[0]])
+    delta = Decimal("0.5")
+    out = cut(quads, tmp_path / "tiles", [QUADS[0]], delta=delta)
     inputs, _ = find_files([quads], [QUADS[1]])
-    cut_quads(inputs, TileSpec(size=32), out, settings=JobSettings(force=True))
+    cut_quads(inputs, TileSpec(size=32, delta=delta), out, settings=JobSettings(force=True))
     (quad,) = named(check(out))["cut-otherwise"].examples
     assert quad in ("E-004_N-04", "E008_N76")
 
