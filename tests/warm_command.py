@@ -23,14 +23,19 @@ from types import FrameType
 __all__ = ["warm_command"]
 
 IMPORTED = (
+    "marsretrieval.cli.app",
     "marsretrieval.cli.embed",
     "marsretrieval.cli.report",
     "marsretrieval.cli.run",
+    "marsretrieval.cli.search",
+    "marsretrieval.datasets.folder",
     "marsretrieval.datasets.parquet",
+    "marsretrieval.datasets.webdataset",
     "marsretrieval.embeddings.pipeline",
     "marsretrieval.encoders.custom",
     "marsretrieval.evaluation",
     "marsretrieval.evaluation.runner",
+    "marsretrieval.report.overview",
     "marsretrieval.report.render",
     "marsretrieval.report.result_files",
     "marsretrieval.report.tables",
@@ -85,6 +90,9 @@ def warm_command() -> Iterator[Path]:
 def _serve(address: str) -> None:
     for name in IMPORTED:
         import_module(name)
+    for name in ("pandas", "pydantic"):  # which other libraries use where they are installed
+        with suppress(ImportError):
+            import_module(name)
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen()
