@@ -8,9 +8,12 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.warm_command import warm_command
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 COMMAND = Path(sys.executable).parent / "marsretrieval"
@@ -34,6 +37,13 @@ def call(*words: object, cwd: Path, **settings: str) -> subprocess.CompletedProc
         text=True,
         check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def command() -> Iterator[Path]:
+    """Start a process that runs marsretrieval in forks."""
+    with warm_command() as program:
+        yield program
 
 
 def test_own_model_is_benchmarked_from_its_file(tiny_planet: Path, tmp_path: Path) -> None:
@@ -75,7 +85,7 @@ def test_prompts_are_compared(tiny_planet: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("box", ["-180,-4,-176,0", "178,-4,-178,0"])
-def test_a_region_is_searched(box: str, tiny_planet: Path, tmp_path: Path) -> None:
+def test_a_region_is_searched(box: str, tiny_planet: Path, tmp_path: Path, command: Path) -> None:
     geopandas = pytest.importorskip("geopandas")
     (tmp_path / "letters.py").write_text(LETTERS)
     done = call(
@@ -84,6 +94,7 @@ def test_a_region_is_searched(box: str, tiny_planet: Path, tmp_path: Path) -> No
         "pitted cones",
         box,
         cwd=tmp_path,
+        PATH=f"{command.parent}:{os.environ['PATH']}",
         MODEL="letters:Letters",
         TILES=str(tiny_planet / "Mars-Global-Geolocalization" / "tiles"),
         STORE=str(tmp_path / "own.store"),

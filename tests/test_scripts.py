@@ -11,13 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from marsretrieval.encoders import find
 from marsretrieval.tasks import find_task
+from tests.warm_command import warm_command
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ROOT / "scripts"
@@ -51,6 +52,13 @@ exec "$REAL" "${args[@]}"
 DOCTOR = json.dumps({"torch": {"devices": ["cpu", "cuda:0 One", "cuda:1 Two"]}})
 
 Bash = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def command() -> Iterator[Path]:
+    """Start a process that runs marsretrieval in forks, where the scripts are the subject."""
+    with warm_command() as program:
+        yield program
 
 
 @pytest.fixture
@@ -87,7 +95,7 @@ def bash(environment: dict[str, str], tmp_path: Path) -> Bash:
 
 
 @pytest.fixture
-def checkout(environment: dict[str, str], tmp_path: Path) -> Path:
+def checkout(environment: dict[str, str], tmp_path: Path, command: Path) -> Path:
     """Create a checkout without .venv, and a fake marsretrieval with two GPUs on the PATH."""
     root = tmp_path / "a checkout"
     shutil.copytree(SCRIPTS, root / "scripts")
@@ -100,8 +108,17 @@ def checkout(environment: dict[str, str], tmp_path: Path) -> Path:
         "PATH": f"{bin_folder}:/usr/bin:/bin",
         "CALLS": str(root / "calls"),
         "DOCTOR": DOCTOR,
-        "REAL": str(Path(sys.executable).parent / "marsretrieval"),
+        "REAL": str(command),
     }
+    return root
+
+
+@pytest.fixture
+def plain_checkout(environment: dict[str, str], tmp_path: Path, command: Path) -> Path:
+    """Create a checkout without .venv, and marsretrieval without GPUs on the PATH."""
+    root = tmp_path / "plain checkout"
+    shutil.copytree(SCRIPTS, root / "scripts")
+    environment |= {"PATH": f"{command.parent}:/usr/bin:/bin"}
     return root
 
 
@@ -149,12 +166,12 @@ def test_openclip_is_pe_core_and_offers_three_more() -> None:
 
 @pytest.mark.parametrize("block", BLOCKS, ids=["paired", "landform", "geolocalization"])
 def test_commands_of_the_published_readme_in_dry_run(
-    block: str, bash: Bash, tmp_path: Path
+    block: str, plain_checkout: Path, bash: Bash, tmp_path: Path
 ) -> None:
     lines = [
         f"{line} --dry-run" if line.startswith("bash ") else line for line in block.splitlines()
     ]
-    done = bash("-ec", "\n".join(lines), cwd=ROOT)
+    done = bash("-ec", "\n".join(lines), cwd=plain_checkout)
     assert done.returncode == 0, done.stderr
     ran = [line for line in lines if line.startswith("bash ")]
     assert done.stdout.count(": to do\n") == len(ran)
@@ -186,9 +203,9 @@ def test_landforms_for_real(bash: Bash, tmp_path: Path) -> None:
 
 
 def test_geolocalization_of_a_vision_only_model_uses_image_queries_only(
-    bash: Bash, tmp_path: Path
+    plain_checkout: Path, bash: Bash, tmp_path: Path
 ) -> None:
-    script = SCRIPTS / "geolocalization" / "dinov3.sh"
+    script = plain_checkout / "scripts" / "geolocalization" / "dinov3.sh"
     done = bash(script, "cpu", "--resamples", "0", MARSRETRIEVAL_MODEL="bright:Vision")
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((tmp_path / "logs/geolocalization/summary.csv").open()))
@@ -203,8 +220,8 @@ def test_geolocalization_of_a_vision_only_model_uses_image_queries_only(
     assert list(rows[0])[-6:] == ["f1", "precision", "recall", "auprc", "k_at_best", "request"]
 
 
-def test_pairs_as_json(bash: Bash) -> None:
-    script = SCRIPTS / "paired_image_text_retrieval" / "gme.sh"
+def test_pairs_as_json(plain_checkout: Path, bash: Bash) -> None:
+    script = plain_checkout / "scripts" / "paired_image_text_retrieval" / "gme.sh"
     done = bash(
         script, "cpu", "--json", "--resamples", "0", MARSRETRIEVAL_MODEL="bright:Brightness"
     )

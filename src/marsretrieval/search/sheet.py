@@ -165,8 +165,9 @@ def write_sheet(
     return SheetSummary(paths, len(missing), sheets.shortened)
 
 
-def _options(kind: str) -> dict[str, int | bool]:
-    return {"quality": 88} if kind == "JPEG" else {"optimize": True}
+def _options(kind: str) -> dict[str, int]:
+    # A PNG of zlib's best level is 12 % smaller, and takes ten times as long.
+    return {"quality": 88} if kind == "JPEG" else {}
 
 
 def _names(path: Path, count: int) -> list[Path]:
