@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,20 +99,25 @@ def tiny_record(model: str) -> ModelSpec:
 
 
 def pictures() -> list[Image.Image]:
-    """Create square, portrait, panorama, grey and large images, smooth enough for resizing."""
+    """Return square, portrait, panorama, grey and large images, smooth enough for resizing."""
+    return [*_pictures()]
+
+
+@cache
+def _pictures() -> tuple[Image.Image, ...]:
     rng = np.random.default_rng(0)
 
     def smooth(width: int, height: int, *channels: int) -> Image.Image:
         coarse = rng.integers(0, 256, (6, 6, *channels), dtype=np.uint8)
         return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
-    return [
+    return (
         smooth(100, 100, 3),
         smooth(60, 200, 3),
         smooth(310, 90, 3),
         smooth(90, 120),
         smooth(1700, 1300, 3),
-    ]
+    )
 
 
 def save_tiny(name: str, folder: Path) -> None:

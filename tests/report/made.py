@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +23,8 @@ from marsretrieval.tasks import Hits, Outcome
 from marsretrieval.tasks.landform_means import mean_over_landforms
 from marsretrieval.tasks.paired_image_text import top_hits
 from tests.metrics.inputs import geo_input, unit
+
+P = ParamSpec("P")
 
 __all__ = [
     "CREATED",
@@ -73,6 +77,21 @@ def write(made: RunResult, outcome: Outcome, folder: Path, *, tables: bool = Tru
     return path
 
 
+def evaluate_once(make: Callable[P, Outcome]) -> Callable[P, Outcome]:
+    """Keep the outcome for each set of arguments; every call returns a copy."""
+    outcomes: dict[str, Outcome] = {}
+
+    @wraps(make)
+    def copy_of(*arguments: P.args, **options: P.kwargs) -> Outcome:
+        key = repr((arguments, sorted(options.items())))
+        if key not in outcomes:
+            outcomes[key] = make(*arguments, **options)
+        return deepcopy(outcomes[key])
+
+    return copy_of
+
+
+@evaluate_once
 def make_paired(
     noise: float = 1.0, *, pairs: int = 120, seed: int = 0, constant: bool = False
 ) -> Outcome:
@@ -93,6 +112,7 @@ def make_paired(
     )
 
 
+@evaluate_once
 def make_landform(
     noise: float = 1.0, *, classes: int = 8, names: Sequence[str] = (), seed: int = 0,
     constant: bool = False,
@@ -125,6 +145,7 @@ def make_landform(
     )
 
 
+@evaluate_once
 def make_geolocalization(
     noise: float = 0.3, *, landforms: Sequence[str] = ("cones", "slides"),
     modes: Sequence[str] = ("text", "image", "hybrid"), tiles: int = 600, constant: bool = False,

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from marsretrieval import geo
+from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
 from marsretrieval.search import FORMATS, Hits, check_hits_path, exact_topk, write_hits
 from tests.fakes import FakeEncoder
@@ -28,6 +29,16 @@ geopandas = pytest.importorskip("geopandas")
 LAYERS = [item.suffix for item in FORMATS if item.is_layer and item.suffix != ".json"]
 MIXED = [suffix for suffix in LAYERS if ".shp" not in suffix]  # points beside outlines
 OUTLINES = [*FOUR[:2], FOUR[3]]
+
+
+@pytest.fixture(scope="module")
+def outlines(tmp_path_factory: pytest.TempPathFactory) -> EmbeddingStore:
+    return make_store(tmp_path_factory.mktemp("outlines") / "store", OUTLINES)
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> EmbeddingStore:
+    return make_store(tmp_path_factory.mktemp("four") / "store", FOUR)
 
 
 def read(path: Path) -> Any:
@@ -47,8 +58,10 @@ def is_mars(crs: Any) -> bool:
 
 @pytest.mark.parametrize("suffix", LAYERS)
 @pytest.mark.parametrize("domain", [180, 360])
-def test_layers_round_trip(tmp_path: Path, suffix: str, domain: int) -> None:
-    hits = hits_of(make_store(tmp_path / "store", OUTLINES), domain)
+def test_layers_round_trip(
+    tmp_path: Path, outlines: EmbeddingStore, suffix: str, domain: int
+) -> None:
+    hits = hits_of(outlines, domain)
     path = tmp_path / "out" / f"hits{suffix}"
     beside = {".gpkg": [], ".geojson": ["hits.qml"], ".parquet": ["hits.qml"]}
     names = beside.get(suffix, ["hits.qml", f"hits{suffix}.json"])
@@ -75,13 +88,13 @@ def test_layers_round_trip(tmp_path: Path, suffix: str, domain: int) -> None:
 
 @pytest.mark.parametrize("suffix", [".gpkg", ".fgb", ".shp"])
 def test_layers_need_no_pandas_and_empty_ones_keep_their_types(
-    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, outlines: EmbeddingStore, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import pyogrio
 
     for name in ("geopandas", "pandas"):
         monkeypatch.setitem(sys.modules, name, None)
-    hits = hits_of(make_store(tmp_path / "store", OUTLINES))
+    hits = hits_of(outlines)
     kinds = []
     for name, selection in (("some", hits), ("none", hits.take([]))):
         write_hits(selection, tmp_path / f"{name}{suffix}")
@@ -90,8 +103,8 @@ def test_layers_need_no_pandas_and_empty_ones_keep_their_types(
     assert kinds[0] == kinds[1] and kinds[1]["id"] == "OFTString"
 
 
-def test_uppercase_name_is_preserved(tmp_path: Path) -> None:
-    hits = hits_of(make_store(tmp_path / "store", OUTLINES))
+def test_uppercase_name_is_preserved(tmp_path: Path, outlines: EmbeddingStore) -> None:
+    hits = hits_of(outlines)
     for name in ("HITS.SHP", "Hits.GPKG"):
         written, *others = write_hits(hits, tmp_path / "out" / name)
         assert written.exists() and written.name == name and all(map(Path.exists, others))
@@ -99,11 +112,11 @@ def test_uppercase_name_is_preserved(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "HITS.shp").exists()
 
 
-def test_geopackage_records_the_query(tmp_path: Path) -> None:
+def test_geopackage_records_the_query(tmp_path: Path, outlines: EmbeddingStore) -> None:
     import pyogrio
 
     about = {"text": "dunes", "like": ["a", "b"], "dataset": {"name": "made up"}, "mix": None}
-    hits = replace(hits_of(make_store(tmp_path / "store", OUTLINES)), about=about)
+    hits = replace(hits_of(outlines), about=about)
     write_hits(hits, tmp_path / "hits.gpkg")
     with closing(sqlite3.connect(tmp_path / "hits.gpkg")) as file:
         (definition, *others) = file.execute(
@@ -121,8 +134,8 @@ def test_geopackage_records_the_query(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", MIXED)
-def test_points_beside_outlines(tmp_path: Path, suffix: str) -> None:
-    hits = hits_of(make_store(tmp_path / "store", FOUR))
+def test_points_beside_outlines(tmp_path: Path, four: EmbeddingStore, suffix: str) -> None:
+    hits = hits_of(four)
     write_hits(hits, tmp_path / f"hits{suffix}")
     frame = read(tmp_path / f"hits{suffix}")
     point = frame[frame["id"] == "tile-000002"].geometry.iloc[0]
@@ -143,16 +156,16 @@ def test_empty_and_points_only(tmp_path: Path, suffix: str) -> None:
     assert frame.total_bounds.tolist() == [-59.9, 20.0, 10.0, 45.1]
 
 
-def test_clusters_have_their_number_of_tiles(tmp_path: Path) -> None:
-    hits = hits_of(make_store(tmp_path / "store", OUTLINES)).merge(30)
+def test_clusters_have_their_number_of_tiles(tmp_path: Path, outlines: EmbeddingStore) -> None:
+    hits = hits_of(outlines).merge(30)
     for suffix in LAYERS:
         write_hits(hits, tmp_path / f"hits{suffix}")
         assert read(tmp_path / f"hits{suffix}")["tiles"].tolist() == [1, 1, 1]
 
 
-def test_shapefile_limits_are_reported(tmp_path: Path) -> None:
+def test_shapefile_limits_are_reported(tmp_path: Path, four: EmbeddingStore) -> None:
     with pytest.raises(UsageError, match="one kind of geometry"):
-        write_hits(hits_of(make_store(tmp_path / "mixed", FOUR)), tmp_path / "hits.shp")
+        write_hits(hits_of(four), tmp_path / "hits.shp")
     long = make_store(tmp_path / "long", [(1.0, 1.0, 0.2)], ["ä" * 130])
     with pytest.raises(UsageError, match="the id of hit 1 is longer than the 254 bytes"):
         write_hits(hits_of(long), tmp_path / "hits.shp")
@@ -161,8 +174,8 @@ def test_shapefile_limits_are_reported(tmp_path: Path) -> None:
     assert read(tmp_path / "hits.gpkg")["id"].tolist() == ["ä" * 130]
 
 
-def test_an_earlier_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    hits = hits_of(make_store(tmp_path / "store", OUTLINES))
+def test_an_earlier_file_is_replaced_as_a_whole(tmp_path: Path, outlines: EmbeddingStore) -> None:
+    hits = hits_of(outlines)
     for suffix in (".gpkg", ".shp", ".shp.zip", ".fgb"):
         for written in (hits, hits.merge(180)):
             write_hits(written, tmp_path / f"hits{suffix}")
@@ -174,10 +187,10 @@ def test_an_earlier_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
         write_hits(hits, tmp_path / "file" / "hits.gpkg")
 
 
-def test_a_geodataframe(tmp_path: Path) -> None:
+def test_a_geodataframe(tmp_path: Path, four: EmbeddingStore) -> None:
     from marsretrieval.search.export import to_geodataframe
 
-    frame = to_geodataframe(hits_of(make_store(tmp_path / "store", FOUR)))
+    frame = to_geodataframe(hits_of(four))
     assert is_mars(frame.crs) and frame.crs.to_authority() == ("IAU_2015", "49900")
     assert frame.attrs["marsretrieval"]["text"] == "pitted cones"
     assert frame["score"].dtype == np.float32 and frame["rank"].tolist() == [1, 2, 3, 4]
@@ -216,8 +229,8 @@ def test_styles_of_few_scores_and_of_points(tmp_path: Path) -> None:
     write_hits(one.merge(1), tmp_path / "one.geojson")
 
 
-def test_user_style_is_preserved(tmp_path: Path) -> None:
-    hits = hits_of(make_store(tmp_path / "store", OUTLINES))
+def test_user_style_is_preserved(tmp_path: Path, outlines: EmbeddingStore) -> None:
+    hits = hits_of(outlines)
     path = tmp_path / "hits.qml"
     path.write_text("<qgis>mine</qgis>")
     assert write_hits(hits, tmp_path / "hits.geojson") == [tmp_path / "hits.geojson"]
@@ -225,8 +238,8 @@ def test_user_style_is_preserved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("style", ["light", "dark"])
-def test_pictures(tmp_path: Path, style: str) -> None:
-    hits = hits_of(make_store(tmp_path / "store", FOUR))
+def test_pictures(tmp_path: Path, four: EmbeddingStore, style: str) -> None:
+    hits = hits_of(four)
     write_hits(hits, tmp_path / "hits.png", style=style)
     assert min(Image.open(tmp_path / "hits.png").size) > 600
     write_hits(hits.merge(1), tmp_path / "hits.svg", style=style)
@@ -236,19 +249,19 @@ def test_pictures(tmp_path: Path, style: str) -> None:
     write_hits(none, tmp_path / "none.png", style=style)
 
 
-def test_csv_has_the_columns_that_jmars_reads(tmp_path: Path) -> None:
-    write_hits(hits_of(make_store(tmp_path / "store", FOUR)), tmp_path / "hits.csv")
+def test_csv_has_the_columns_that_jmars_reads(tmp_path: Path, four: EmbeddingStore) -> None:
+    write_hits(hits_of(four), tmp_path / "hits.csv")
     head = (tmp_path / "hits.csv").read_text().splitlines()[0].split(",")
     assert head == ["rank", "score", "id", "lon", "lat", "quad", "source", "area_km2", "footprint"]
 
 
 def test_missing_libraries_and_unknown_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, outlines: EmbeddingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("hits", "hits.kml", ".gpkg", "hits.zip"):
         with pytest.raises(UsageError, match=r"\.gpkg, \.fgb, \.shp\.zip"):
             check_hits_path(tmp_path / name)
-    hits = hits_of(make_store(tmp_path / "store", OUTLINES))
+    hits = hits_of(outlines)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'marsretrieval\[gis\]'"):
         check_hits_path(Path("hits.GPKG"))
@@ -260,8 +273,8 @@ def test_missing_libraries_and_unknown_names(
         to_geodataframe(hits)
 
 
-def test_geojson_records_mars_and_the_query(tmp_path: Path) -> None:
-    write_hits(hits_of(make_store(tmp_path / "store", FOUR)), tmp_path / "hits.geojson")
+def test_geojson_records_mars_and_the_query(tmp_path: Path, four: EmbeddingStore) -> None:
+    write_hits(hits_of(four), tmp_path / "hits.geojson")
     record = json.loads((tmp_path / "hits.geojson").read_text())
     assert record["crs"]["properties"]["name"] == "urn:ogc:def:crs:IAU:2015:49900"
     assert record["marsretrieval"]["query"] == "pitted cones"

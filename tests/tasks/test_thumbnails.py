@@ -21,17 +21,19 @@ from marsretrieval.tasks import TASKS, Hits, Settings
 from marsretrieval.tasks.thumbnails import shown_hits
 from tests.tasks.oracle import class_folders, oracle_spec, pairs_tar, tiles_folder
 
+Finished = tuple[list[Path], list[str]]  # results, lines on stderr
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("thumbnails") / "data"
     pairs_tar(folder)
     tiles_folder(folder)
     class_folders(folder / "Mars-Landforms", {"plains": 4, "yardangs": 3, "landslides": 2})
     return folder
 
 
-def run(data: Path, tmp_path: Path, **options: object) -> tuple[list[Path], list[str]]:
+def run(data: Path, tmp_path: Path, **options: object) -> Finished:
     lines: list[str] = []
     jobs = evaluation.plan(
         [oracle_spec()], TASKS, data=data, results=tmp_path / "results", options=LoadOptions(),
@@ -42,16 +44,35 @@ def run(data: Path, tmp_path: Path, **options: object) -> tuple[list[Path], list
     return [job.path for job in finished if job.path], lines
 
 
+@pytest.fixture(scope="module")
+def finished(data: Path) -> Finished:
+    """Evaluate all tasks once; tests must not change the results."""
+    return run(data, data.parent)
+
+
+def copy_results(finished: Finished, folder: Path) -> list[Path]:
+    """Copy the results to `folder`/results and return their paths."""
+    paths, _ = finished
+    results = paths[0].parents[1]
+    shutil.copytree(results, folder / "results")
+    return [folder / "results" / path.relative_to(results) for path in paths]
+
+
 def rows(path: Path) -> list[dict]:
     return pq.read_table(path.with_suffix(".thumbnails.parquet")).to_pylist()
 
 
-def test_a_report_needs_no_data(data: Path, tmp_path: Path) -> None:
-    paths, _ = run(data, tmp_path)
-    shutil.rmtree(data)
-    shutil.rmtree(paths[0].parent / "embeddings")
+def test_a_report_needs_no_data(data: Path, finished: Finished, tmp_path: Path) -> None:
+    paths, _ = finished
     out = tmp_path / "report.html"
-    report = write_html([ResultFile.read(path) for path in paths], out)
+    removed = (data, paths[0].parent / "embeddings")
+    for number, folder in enumerate(removed):
+        folder.rename(tmp_path / f"{number}")
+    try:
+        report = write_html([ResultFile.read(path) for path in paths], out)
+    finally:
+        for number, folder in enumerate(removed):
+            (tmp_path / f"{number}").rename(folder)
     assert report.images > 20 and report.damaged == []
     assert not [note for note in report.notes if "thumbnail" in note]
     text = out.read_text()
@@ -59,8 +80,8 @@ def test_a_report_needs_no_data(data: Path, tmp_path: Path) -> None:
     assert "Example images of the image query" in text
 
 
-def test_a_thumbnail_is_the_image_of_its_id(data: Path, tmp_path: Path) -> None:
-    paths, _ = run(data, tmp_path)
+def test_a_thumbnail_is_the_image_of_its_id(data: Path, finished: Finished) -> None:
+    paths, _ = finished
     source = open_images(data / "Mars-VL-Pairs")
     items = [item for shard in source.shards() for item in source.read(shard)]
     records = {item.id: item for item in items if isinstance(item, Record)}
@@ -78,25 +99,34 @@ def test_a_thumbnail_is_the_image_of_its_id(data: Path, tmp_path: Path) -> None:
             assert abs(np.asarray(small.convert("RGB").resize((4, 4))) - expected).mean() < 20
 
 
-def test_changed_images_are_counted_without_failing_the_run(data: Path, tmp_path: Path) -> None:
-    _, lines = run(data, tmp_path)
+def test_changed_images_are_counted_without_failing_the_run(
+    data: Path, finished: Finished, tmp_path: Path
+) -> None:
+    paths, lines = finished
     assert not [line for line in lines if "thumbnail" in line]
-    store = next((tmp_path / "results" / "oracle" / "embeddings").glob("Mars-Global*")) / "images"
-    (data / "Mars-Global-Geolocalization" / "tiles" / "000000.tar").write_bytes(b"no tar")
+    store = next((paths[0].parent / "embeddings").glob("Mars-Global*")) / "images"
+    tiles = data / "Mars-Global-Geolocalization" / "tiles" / "000000.tar"
+    tiles.rename(tmp_path / "intact.tar")
+    tiles.write_bytes(b"no tar")
     jobs = evaluation.plan(
         [oracle_spec()], TASKS[2:], data=data, results=tmp_path / "other", options=LoadOptions(),
         settings=Settings(resamples=20), tiles_store=store,
     )  # fmt: skip
     lines = []
-    (finished,) = evaluation.run(jobs, say=lines.append)
-    assert finished.error is None and finished.path and finished.result
+    try:
+        (job,) = evaluation.run(jobs, say=lines.append)
+    finally:
+        (tmp_path / "intact.tar").replace(tiles)
+    assert job.error is None and job.path and job.result
     (warning,) = [line for line in lines if "thumbnails for the report cannot be made" in line]
-    assert warning.startswith("warning: ") and warning in finished.result.data["notes"]
-    assert all(row["query"] for row in rows(finished.path))  # example images only
+    assert warning.startswith("warning: ") and warning in job.result.data["notes"]
+    assert all(row["query"] for row in rows(job.path))  # example images only
 
 
-def test_force_writes_them_again_and_a_second_run_does_not(data: Path, tmp_path: Path) -> None:
-    paths, _ = run(data, tmp_path)
+def test_force_writes_them_again_and_a_second_run_does_not(
+    data: Path, finished: Finished, tmp_path: Path
+) -> None:
+    paths = copy_results(finished, tmp_path)
     before = rows(paths[1])
     thumbnails = paths[1].with_suffix(".thumbnails.parquet")
     thumbnails.unlink()
@@ -106,8 +136,8 @@ def test_force_writes_them_again_and_a_second_run_does_not(data: Path, tmp_path:
     assert rows(paths[1]) == before
 
 
-def test_thumbnails_move_with_a_superseded_result(data: Path, tmp_path: Path) -> None:
-    paths, _ = run(data, tmp_path)
+def test_thumbnails_move_with_a_superseded_result(finished: Finished, tmp_path: Path) -> None:
+    paths = copy_results(finished, tmp_path)
     folder = move_superseded(paths[0])
     assert len(list(folder.glob("*.thumbnails.parquet"))) == 1
 

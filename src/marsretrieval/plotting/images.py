@@ -115,7 +115,7 @@ def sample(
     Args:
         array: Shape (rows, columns) or (rows, columns, 3 or 4), north up.
         box: What the image covers.
-        lon: Longitudes in degrees, shape (m, n).
+        lon: Longitudes in degrees, broadcastable with `lat` to shape (m, n).
         lat: Latitudes in degrees.
         pixel_deg: Distance of neighbouring positions in degrees.
         smooth: Average and interpolate; otherwise take the highest value around each position.
@@ -127,21 +127,23 @@ def sample(
     span = box.east - box.west if box.east > box.west else box.width  # may exceed 360
     column = np.remainder(lon - box.west, 360.0) / span * columns
     row = (box.north - lat) / box.height * rows
-    inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
-    inside &= np.isfinite(column) & np.isfinite(row)
-    column, row = np.where(inside, column, 0), np.where(inside, row, 0)
+    # Comparisons with NaN are False.
+    in_columns = (column >= 0) & (column < columns)
+    in_rows = (row >= 0) & (row < rows)
+    inside = in_columns & in_rows
+    column, row = np.where(in_columns, column, 0), np.where(in_rows, row, 0)
     ratios = (pixel_deg * rows / box.height, pixel_deg * columns / span)
     if smooth:
         factor = max(1, int(ratios[1] + 0.3))
         image = _interpolate(array, column, row, factor, closed=span == 360)
     else:
         high, wide = (max(1, math.ceil(ratio - 1e-6)) for ratio in ratios)
-        peaks = reduce_by_maximum(np.asarray(array, dtype=np.float64), high, wide)
+        peaks = reduce_by_maximum(array, high, wide).astype(np.float64)
         image = peaks[row.astype(np.int64) // high, column.astype(np.int64) // wide]
     if array.ndim == 2:
         return np.where(inside, image, np.nan)
     scale = 255.0 if array.dtype == np.uint8 else 1.0
-    opaque = image[..., 3] / scale if array.shape[2] == 4 else np.ones_like(lat)
+    opaque = image[..., 3] / scale if array.shape[2] == 4 else np.ones(inside.shape)
     return np.dstack([image[..., :3] / scale, np.where(inside, opaque, 0.0)])
 
 
@@ -169,7 +171,7 @@ def _interpolate(
     return np.asarray(image[..., 0] if array.ndim == 2 else image)
 
 
-def reduce_by_maximum(array: Floats, rows: int, columns: int) -> Floats:
+def reduce_by_maximum(array: npt.NDArray[Any], rows: int, columns: int) -> npt.NDArray[Any]:
     """Reduce a raster so that no high value is lost.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -22,7 +23,7 @@ from marsretrieval.plotting.features import (
     draw_scale_bar,
 )
 from marsretrieval.plotting.images import CREDIT, VIKING, VIKING_LEVELS
-from marsretrieval.plotting.projection import MapFrame, map_frame
+from marsretrieval.plotting.projection import MapFrame, map_frame, west_edge
 from marsretrieval.plotting.style import PLANET, Layout, Style, style_of, write_figure
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class PlanetMap:
         graticule: bool,
     ) -> None:
         self.box, self.domain, self.style = box, domain, style
-        self.frame: MapFrame = map_frame(box, _west_edge(box, domain))
+        self.frame: MapFrame = map_frame(box, west_edge(box, domain))
         self.stretch = 1.0
         if not self.frame.polar and box.width < 180:
             middle = min(abs((box.south + box.north) / 2), 80.0)
@@ -215,7 +216,7 @@ class PlanetMap:
         Returns:
             An artist for `colour_bar`.
         """
-        array = np.asarray(values, dtype=np.float64)
+        array = np.asarray(values)
         finite = array[np.isfinite(array)]
         low = vmin if vmin is not None else float(finite.min()) if finite.size else 0.0
         high = vmax if vmax is not None else float(finite.max()) if finite.size else 1.0
@@ -546,17 +547,13 @@ class PlanetMap:
         self, array: npt.NDArray[Any], box: Box, *, smooth: bool, grow_to: int = 1, **options: Any
     ) -> Any:
         """Resample an equirectangular image into the plane of the map."""
-        left, right, bottom, top = self.frame.extent
-        rows = max(2, round(_RASTER_PIXELS * self.frame.height * self.stretch / self.frame.width))
-        x = left + (np.arange(_RASTER_PIXELS) + 0.5) / _RASTER_PIXELS * self.frame.width
-        y = top - (np.arange(rows) + 0.5) / rows * self.frame.height
-        lon, lat = self.frame.locate(*np.meshgrid(x, y))
+        lon, lat = self._pixel_positions
         span = self.box.height if self.frame.polar else self.box.width
         image = images.sample(array, box, lon, lat, pixel_deg=span / _RASTER_PIXELS, smooth=smooth)
         image = images.grow(image, grow_to)
         artist = self.axes.imshow(
             image if image.ndim == 3 else np.ma.masked_invalid(image),
-            extent=(left, right, bottom, top),
+            extent=self.frame.extent,
             origin="upper",
             aspect=self.stretch,
             interpolation="nearest",
@@ -564,6 +561,12 @@ class PlanetMap:
         )
         self._set_extent()
         return artist
+
+    @cached_property
+    def _pixel_positions(self) -> tuple[Floats, Floats]:
+        """Longitudes and latitudes of the pixels of rasters."""
+        rows = max(2, round(_RASTER_PIXELS * self.frame.height * self.stretch / self.frame.width))
+        return self.frame.pixel_positions(_RASTER_PIXELS, rows)
 
     def _draw_title(self, title: str | None, subtitle: str | None) -> None:
         style, axes = self.style, self.axes
@@ -591,9 +594,3 @@ class PlanetMap:
     @property
     def _inches_high(self) -> float:
         return float(self.axes.get_window_extent().height) / float(self.figure.dpi)
-
-
-def _west_edge(box: Box, domain: Domain) -> float:
-    """Return the west edge in the domain's range; a global box starts where the domain does."""
-    low = -180.0 if domain == 180 else 0.0
-    return low if box.width >= 360 else low + (box.west - low) % 360.0

@@ -105,6 +105,23 @@ class MapFrame:
         points = _geodetic().transform_points(self.projection, u.ravel(), v.ravel())
         return np.asarray(wrap_lon(points[:, 0])).reshape(u.shape), points[:, 1].reshape(u.shape)
 
+    def pixel_positions(self, columns: int, rows: int) -> tuple[Floats, Floats]:
+        """Return the positions of the pixels of an image that fills the map.
+
+        Args:
+            columns: Number of columns.
+            rows: Number of rows.
+
+        Returns:
+            Longitudes (-180..180) and latitudes in degrees, which broadcast to (rows, columns).
+        """
+        left, _, _, top = self.extent
+        x = left + (np.arange(columns) + 0.5) / columns * self.width
+        y = top - (np.arange(rows) + 0.5) / rows * self.height
+        if self.polar:
+            return self.locate(*np.meshgrid(x, y))
+        return self.locate(x, 0.0)[0][None, :], y[:, None]
+
     def contains(self, lon: npt.ArrayLike, lat: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """Return which positions lie on the map.
 
@@ -162,6 +179,20 @@ class MapFrame:
         lon, lat = self.locate([x - step, x + step], [y, y])
         angle = float(great_circle_deg(lon[0], lat[0], lon[1], lat[1]))
         return float(np.radians(angle) * MARS_RADIUS_M / 1000 / (2 * step))
+
+
+def west_edge(box: Box, domain: int) -> float:
+    """Return the west edge of a map.
+
+    Args:
+        box: What the map shows.
+        domain: 180 for longitudes of -180..180, 360 for 0..360.
+
+    Returns:
+        Degrees in the range of `domain`; a global map starts where the range does.
+    """
+    low = -180.0 if domain == 180 else 0.0
+    return low if box.width >= 360 else low + (box.west - low) % 360.0
 
 
 def map_frame(box: Box, west: float) -> MapFrame:
