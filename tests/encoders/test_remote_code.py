@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -204,3 +207,67 @@ def test_code_of_the_library_itself_still_loads(tiny_folder: Folder) -> None:
     encoder = load(tiny_record("bge-vl-large"), replace(CPU, checkpoint=tiny_folder("clip")))
     assert encoder.encode_texts(["dunes"]).shape[1] == encoder.dimension
     assert find("mars-nano").family == "open_clip"
+
+
+# A library that is first imported inside the block, or was imported before it, in a new process.
+NEW_PROCESS = """
+import sys
+from marsretrieval.encoders.remote_code import RemoteCodeError, no_remote_code
+
+def outcome(module, name, *arguments):
+    try:
+        getattr(sys.modules[module], name)(*arguments)
+    except RemoteCodeError as error:
+        return "refused"
+    except Exception as error:
+        return type(error).__name__
+    return "done"
+
+assert "torch" not in sys.modules and "transformers" not in sys.modules
+{before}
+with no_remote_code():
+    assert ({module!r} in sys.modules) is {imported}
+    {inside}
+    print(outcome({module!r}, {name!r}, {folder!r}, {argument!r}), end=" ")
+    print(outcome("copied", {name!r}, {folder!r}, {argument!r}))
+print(outcome({module!r}, {name!r}, {folder!r}, {argument!r}), end=" ")
+print(outcome("copied", {name!r}, {folder!r}, {argument!r}))
+"""
+DYNAMIC = "transformers.dynamic_module_utils"
+KERNELS = "transformers.integrations.hub_kernels"
+
+
+@pytest.mark.parametrize("imported", [False, True], ids=["imported inside", "imported before"])
+@pytest.mark.parametrize(
+    ("module", "name", "argument", "afterwards"),
+    [
+        (DYNAMIC, "get_cached_module_file", "evil.py", "done"),
+        (DYNAMIC, "get_class_in_module", "evil.py", "FileNotFoundError"),
+        (DYNAMIC, "create_dynamic_module", None, "TypeError"),
+        (KERNELS, "get_kernel", None, "ImportError"),
+        ("torch.hub", "load", None, "ValueError"),
+    ],
+)
+def test_a_library_is_guarded_whenever_it_is_imported(
+    module: str, name: str, argument: str | None, afterwards: str, imported: bool, tmp_path: Path
+) -> None:
+    """The second module has the function from ``from ... import``."""
+    (tmp_path / "evil.py").write_text("")
+    (tmp_path / "copied.py").write_text(f"from {module} import {name}\n")
+    statement = "import copied"
+    code = NEW_PROCESS.format(
+        before=statement if imported else "",
+        inside="" if imported else statement,
+        imported=imported,
+        module=module,
+        name=name,
+        folder=str(tmp_path),
+        argument=argument,
+    )
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "hf")}
+    environment["PYTHONPATH"] = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    outcomes = ["refused refused", f"{afterwards} {afterwards}"]
+    assert done.stdout.splitlines() == outcomes, done.stderr

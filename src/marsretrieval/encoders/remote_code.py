@@ -7,18 +7,30 @@ to import. Only `--trust-remote-code` enables that here, never a file.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from threading import Lock
+from types import ModuleType
 from typing import Any
 
+from marsretrieval.encoders.torch_imports import Execute, hook_import
 from marsretrieval.errors import ModelLoadError
 
 TRUST = "Pass --trust-remote-code to run it, if you trust its author."
 _SWITCHES = ("trust_remote_code", "allow_all_kernels")
 _WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # read by torch.load
 _SAFE_SENTENCE_TRANSFORMERS = 6  # older versions import any class that modules.json names
+_NO_PROMPT = 0
+_DYNAMIC_MODULES = "transformers.dynamic_module_utils"
+_REFUSED = {  # functions that run code of a checkpoint, by module
+    "torch.hub": ("load",),
+    _DYNAMIC_MODULES: ("get_cached_module_file", "get_class_in_module", "create_dynamic_module"),
+    "transformers.integrations.hub_kernels": ("get_kernel",),
+}
 
 
 class RemoteCodeError(ModelLoadError):
@@ -38,32 +50,103 @@ def no_remote_code() -> Iterator[None]:
     """Refuse code of repositories and folders inside the block, whatever a file or a loader sets.
 
     Covers transformers' dynamic modules and hub kernels, torch.hub, and pickled objects in
-    checkpoints. Disables prompts on the terminal.
+    checkpoints. Disables prompts on the terminal. A library that is first imported inside the block
+    is covered from its import. Blocks of several threads may overlap.
 
     Raises:
         RemoteCodeError: If code of a checkpoint would run inside the block.
     """
-    import torch
+    _GUARD.enter()
+    try:
+        yield
+    finally:
+        _GUARD.leave()
+
+
+class _Guard:
+    """Replaced functions of the libraries, while at least one block of `no_remote_code` runs.
+
+    A function is also replaced where another module has copied it with ``from ... import``.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._blocks = 0
+        self._replaced: list[tuple[str, Any, Any]] = []  # name, original, replacement
+        self._weights_only: str | None = None
+
+    def enter(self) -> None:
+        for name in _REFUSED:
+            hook_import(name, self._execute)
+        with self._lock:
+            self._blocks += 1
+            if self._blocks == 1:
+                self._weights_only = os.environ.get(_WEIGHTS_ONLY)
+                os.environ[_WEIGHTS_ONLY] = "1"
+        try:
+            for name in _REFUSED:
+                if sys.modules.get(name) is not None:
+                    # Another thread may be importing it: this waits for the end.
+                    self._replace(importlib.import_module(name))
+        except BaseException:
+            self.leave()
+            raise
+
+    def leave(self) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if self._blocks:
+                return
+            while self._replaced:
+                name, original, replacement = self._replaced.pop()
+                _substitute(name, replacement, original)
+            if self._weights_only is None:
+                os.environ.pop(_WEIGHTS_ONLY, None)
+            else:
+                os.environ[_WEIGHTS_ONLY] = self._weights_only
+
+    def _execute(self, module: ModuleType, execute: Execute) -> None:
+        """Execute a module that is being imported, then guard it inside a block."""
+        execute(module)
+        self._replace(module)
+
+    def _replace(self, module: ModuleType) -> None:
+        with self._lock:
+            if not self._blocks:
+                return
+            values: dict[str, Any] = {name: _refusal() for name in _REFUSED[module.__name__]}
+            if module.__name__ == _DYNAMIC_MODULES:
+                # With a time limit above 0 the library prompts on the terminal to run the code.
+                values["TIME_OUT_REMOTE_CODE"] = _NO_PROMPT
+            replacements = [replacement for _, _, replacement in self._replaced]
+            for name, value in values.items():
+                original = getattr(module, name)
+                if not any(original is replacement for replacement in replacements):
+                    self._replaced.append((name, original, value))
+                    _substitute(name, original, value)
+
+
+_GUARD = _Guard()
+
+
+def _refusal() -> Callable[..., Any]:
+    """Create a function that raises RemoteCodeError; every function of a library has its own."""
 
     def refuse(*arguments: Any, **options: Any) -> Any:
         names = [str(value) for value in (*arguments, *options.values()) if value]
         raise RemoteCodeError(f"code of a checkpoint would be run ({': '.join(names[:2])})")
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(set_attribute(torch.hub, "load", refuse))
-        stack.enter_context(_weights_only())
-        with contextlib.suppress(ImportError):
-            from transformers import dynamic_module_utils
+    return refuse
 
-            for name in ("get_cached_module_file", "get_class_in_module", "create_dynamic_module"):
-                stack.enter_context(set_attribute(dynamic_module_utils, name, refuse))
-            # With a time limit above 0 the library prompts on the terminal to run the code.
-            stack.enter_context(set_attribute(dynamic_module_utils, "TIME_OUT_REMOTE_CODE", 0))
-        with contextlib.suppress(ImportError):
-            from transformers.integrations import hub_kernels
 
-            stack.enter_context(set_attribute(hub_kernels, "get_kernel", refuse))
-        yield
+def _substitute(name: str, before: Any, after: Any) -> None:
+    """Replace a value in all imported modules that have it under its name."""
+    for module in list(sys.modules.values()):
+        if issubclass(type(module), ModuleType):
+            # isinstance() and vars() would execute a module of importlib's LazyLoader.
+            values = object.__getattribute__(module, "__dict__")
+            if values.get(name) is before:
+                values[name] = after
 
 
 def refuse_switches(config: Any, path: Path) -> None:
@@ -136,16 +219,3 @@ def set_attribute(owner: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, before)
-
-
-@contextlib.contextmanager
-def _weights_only() -> Iterator[None]:
-    before = os.environ.get(_WEIGHTS_ONLY)
-    os.environ[_WEIGHTS_ONLY] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[_WEIGHTS_ONLY]
-        else:
-            os.environ[_WEIGHTS_ONLY] = before

@@ -1,4 +1,4 @@
-"""Check devices, and make torchvision importable with a CPU-only torch.
+"""Check devices, hook imports, and make torchvision importable with a CPU-only torch.
 
 A torchvision built for CUDA does not register its C++ operators with a CPU-only torch, and its
 import fails with "operator torchvision::nms does not exist", as do open_clip, timm and
@@ -9,9 +9,9 @@ missing schemas are defined and the import is repeated.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -53,26 +53,47 @@ def guard_torchvision() -> None:
 
     For a user's class or a library that imports torchvision by itself.
     """
+    hook_import("torchvision", _execute_torchvision)
+
+
+Execute = Callable[[ModuleType], None]
+_hooks: dict[str, Callable[[ModuleType, Execute], None]] = {}
+
+
+def hook_import(name: str, hook: Callable[[ModuleType, Execute], None]) -> None:
+    """Call a function in place of executing a module, from now on, when it is imported.
+
+    A module that is already imported is not executed again. A module has one hook; a second one
+    replaces the first.
+
+    Args:
+        name: Full name of the module.
+        hook: Receives the new module and the function that executes it.
+    """
+    _hooks[name] = hook
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 class _Finder(MetaPathFinder):
-    """Find torchvision as usual, and import it with `_Loader`."""
+    """Find the modules with hooks as usual, and import them with `_Loader`."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != "torchvision":
+        if name not in _hooks:
             return None
-        spec = PathFinder.find_spec(name, path, target)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)
-        return spec
+        for finder in sys.meta_path:
+            spec = None if finder is self else finder.find_spec(name, path, target)
+            if spec is not None:
+                if spec.loader is not None:
+                    spec.loader = _Loader(spec.loader)
+                return spec
+        return None
 
 
 class _Loader(Loader):
-    """Import with the package's own loader, a second time after the known failure."""
+    """Create a module with its own loader, and execute it with its hook."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
@@ -85,13 +106,18 @@ class _Loader(Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        try:
-            self._loader.exec_module(module)
-        except RuntimeError as error:
-            if _defined or "operator torchvision::" not in str(error):
-                raise
-            _define_schemas(keep="torchvision")
-            self._loader.exec_module(module)
+        _hooks[module.__name__](module, self._loader.exec_module)
+
+
+def _execute_torchvision(module: ModuleType, execute: Execute) -> None:
+    """Execute torchvision, a second time after the known failure."""
+    try:
+        execute(module)
+    except RuntimeError as error:
+        if _defined or "operator torchvision::" not in str(error):
+            raise
+        _define_schemas(keep="torchvision")
+        execute(module)
 
 
 def _define_schemas(keep: str = "") -> None:
