@@ -217,6 +217,8 @@ class PlanetMap:
             An artist for `colour_bar`.
         """
         array = np.asarray(values)
+        if array.dtype.kind not in "fiu":
+            array = array.astype(np.float64)
         finite = array[np.isfinite(array)]
         low = vmin if vmin is not None else float(finite.min()) if finite.size else 0.0
         high = vmax if vmax is not None else float(finite.max()) if finite.size else 1.0
