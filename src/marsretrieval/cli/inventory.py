@@ -17,11 +17,11 @@ from marsretrieval.cli.options import (
     check_output_files,
     expand_options,
 )
-from marsretrieval.errors import TableError, UsageError
+from marsretrieval.errors import UsageError
 from marsretrieval.text import list_some, pluralize
 
 if TYPE_CHECKING:
-    from marsretrieval.inventory import Answer, Inventory, InventoryFiles
+    from marsretrieval.inventory import Inventory, InventoryFiles
 
 app = typer.Typer(
     cls=Group,
@@ -267,7 +267,11 @@ def mark(
     if from_file is not None:
         if marks or count is not None or tiles is not None or note is not None:
             raise UsageError("--from and marks on the command line", remedy="Give one of them.")
-        marks = _read_answers(from_file)
+        from marsretrieval.inventory.answers import read_answers
+
+        marks, unused = read_answers(from_file)
+        if unused:
+            say(f"note: {from_file}: columns not read: {list_some(unused)}")
     if (count is not None or tiles is not None) and len(marks) > 1:
         raise UsageError(
             "--count and --tiles describe one tile", remedy="Mark tiles one by one, or use --from."
@@ -506,55 +510,6 @@ def _split(item: str) -> tuple[str, Any]:
     if not sign or not name:
         raise UsageError(f"'{item}' is not a mark", remedy="Write ID=yes, ID=no or ID=unsure.")
     return name, value.lower()
-
-
-def _read_answers(path: Path) -> list[Answer]:
-    """Read answers from a table; `-` is standard input."""
-    from marsretrieval.datasets.tables import read_table
-    from marsretrieval.inventory import Answer
-
-    table = read_table(Path("/dev/stdin") if str(path) == "-" else path)
-    columns = {name: table.index([name]) for name in ("id", "mark", "count", "tiles", "note")}
-    missing = [name for name in ("id", "mark") if columns[name] is None]
-    if missing:
-        raise TableError(
-            f"{path}: no column {missing[0]} (columns: {', '.join(table.header)})",
-            remedy="The first line must name the columns id and mark.",
-        )
-    unused = [name for i, name in enumerate(table.header) if i not in columns.values()]
-    if unused:
-        say(f"note: {path}: columns not read: {list_some(unused)}")
-    answers = []
-    for label, row in zip(table.labels, table.rows, strict=True):
-
-        def text(name: str, row: Any = row) -> Any:
-            column = columns[name]
-            value = None if column is None else row[column]
-            return None if value is None or not str(value).strip() else str(value).strip()
-
-        def number(name: str, label: str = label) -> int | None:
-            value = text(name)
-            if value is None:
-                return None
-            if not value.isdecimal():
-                raise TableError(
-                    f"{path}, {label}: {name} is '{value}', not a whole number",
-                    remedy="Use digits only, or leave the cell empty.",
-                )
-            return int(value)
-
-        tile, value = text("id"), text("mark")
-        if tile is None or value is None:
-            raise TableError(
-                f"{path}, {label}: no {'id' if tile is None else 'mark'}",
-                remedy="Give every line an id and a mark, or remove the line.",
-            )
-        answers.append(
-            Answer(
-                tile, value.lower(), count=number("count"), tiles=number("tiles"), note=text("note")
-            )
-        )
-    return answers
 
 
 def _totals(totals: dict[str, int]) -> str:
