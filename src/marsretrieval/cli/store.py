@@ -13,7 +13,7 @@ from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_prog
 from marsretrieval.cli.help import Command, Group
 from marsretrieval.cli.options import check_output_files, check_output_folder
 from marsretrieval.errors import DataError, UsageError
-from marsretrieval.text import pluralize
+from marsretrieval.text import pluralize, suggest_path
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings.combine import DerivedStore
@@ -329,11 +329,18 @@ def subset(
 
 
 def _read_ids(path: Path) -> list[str]:
+    remedy = "Give a text file, one id per line."
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file", remedy=suggest_path(path)) from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: a folder, not a list of ids", remedy=remedy) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text file in UTF-8", remedy=remedy) from error
+    except OSError as error:
         raise DataError(
-            f"{path}: cannot be read ({error})", remedy="Give a text file, one id per line."
+            f"{path}: cannot be read ({error.strerror or error})", remedy=remedy
         ) from error
     names = [line.strip() for line in lines if line.strip()]
     if not names:
