@@ -33,6 +33,18 @@ def pluralize(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def format_degrees(degrees: float) -> str:
+    """Format an angle with its unit: `1 degree`, `0.5 degrees`.
+
+    Args:
+        degrees: The angle.
+
+    Returns:
+        The angle with up to six significant digits, and the unit.
+    """
+    return f"{degrees:g} degree{'' if degrees == 1 else 's'}"
+
+
 def format_metres(length: float) -> str:
     """Format a length: `20,840 m`, `511.4 m`.
 

@@ -202,7 +202,8 @@ def tiles(
         nodata=nodata,
     )
     if ca_file is not None and not ca_file.is_file():
-        raise UsageError(f"--ca-file {ca_file}: no such file", remedy="Name a PEM file.")
+        problem = "not a file" if ca_file.exists() else "no such file"
+        raise UsageError(f"--ca-file {ca_file}: {problem}", remedy="Name a PEM file.")
     downloads = {"--server": server, "--scratch": scratch, "--ca-file": ca_file}
     if quad_files:
         _refuse_options(downloads, "local files", quad_files)

@@ -212,7 +212,10 @@ def sheet(
         tile_store = inventory.store
     problems = draw_sheet(page.tiles, out, store=tile_store) if page.tiles else []
     if problems:
-        say(f"warning: {len(problems):,} of {len(page.tiles):,} images not readable: {problems[0]}")
+        say(
+            f"warning: {len(problems):,} of {pluralize(len(page.tiles), 'image')} not readable: "
+            f"{problems[0]}"
+        )
     if as_json:
         record = {"path": str(out) if page.tiles else None, "unreadable": problems}
         print_json({**record, "tiles": page.tiles, "audit": page.audit, "complete": page.complete})
@@ -365,7 +368,10 @@ def audit(
             **{key: value for key, value in settings.items() if value is not None},  # type: ignore[arg-type]
         )
     if started.domain < audit_domain:
-        say(f"note: the domain is the whole store, {started.domain:,} tiles, not {audit_domain:,}")
+        say(
+            f"note: the domain is the whole store, {pluralize(started.domain, 'tile')}, not "
+            f"{audit_domain:,}"
+        )
     if as_json:
         print_json(
             {
@@ -382,7 +388,8 @@ def audit(
         return
     strata = ", ".join(f"{size:,}" for size in started.sizes) or "none, all are marked"
     echo(
-        f"audit {started.number}: the first {started.domain:,} tiles; unmarked by stratum: {strata}"
+        f"audit {started.number}: the first {pluralize(started.domain, 'tile')}; unmarked by "
+        f"stratum: {strata}"
     )
     say(f"look at its tiles: marsretrieval inventory next {name}")
 
@@ -500,7 +507,7 @@ def update(
         print_json({"store": str(store), **result})
     else:
         echo(
-            f"{files.path}: {result['before']:,} tiles before, {result['after']:,} now; "
+            f"{files.path}: {pluralize(result['before'], 'tile')} before, {result['after']:,} now; "
             f"{pluralize(result['marked'], 'marked tile')} mapped"
         )
 
@@ -538,7 +545,10 @@ def _print_estimate(estimate: dict[str, Any]) -> None:
     reached = (
         "" if width is None else f", half width {width:.0%} (target {audit_record['target']:.0%})"
     )
-    echo(f"  audit {audit_record['number']:<6} {state}; {estimate['audited']:,} tiles{reached}")
+    echo(
+        f"  audit {audit_record['number']:<6} {state}; "
+        f"{pluralize(estimate['audited'], 'tile')}{reached}"
+    )
     for label, key in (("agreement", "agreement"), ("hit rate", "hit_rate")):
         rate = estimate[key]
         if rate:

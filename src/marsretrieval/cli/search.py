@@ -456,7 +456,7 @@ def _print_plan(
         print_json(plan)
         return
     model = "loaded" if question.needs_encoder else "not needed"
-    echo(f"{store.path}: {len(store):,} images by {store.model} ({model})")
+    echo(f"{store.path}: {pluralize(len(store), 'image')} by {store.model} ({model})")
     for name, value in question.describe():
         echo(f"{name:>10}  {value}")
     if catalogue is not None:

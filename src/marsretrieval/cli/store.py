@@ -182,7 +182,10 @@ def index(
         index_record = {"store": str(folder), "search_view": str(search_index.path)}
         print_json({**index_record, "rows": search_index.rows, "bytes": search_index.bytes})
     else:
-        echo(f"{search_index.path}: {search_index.rows:,} rows, {search_index.bytes:,} bytes")
+        echo(
+            f"{search_index.path}: {pluralize(search_index.rows, 'row')}, "
+            f"{pluralize(search_index.bytes, 'byte')}"
+        )
 
 
 @app.command(cls=Command)
@@ -215,7 +218,7 @@ def export(
     if as_json:
         print_json({"store": str(folder), "out": str(out), "rows": store.rows})
     else:
-        echo(f"{out}: {store.rows:,} rows, {out.stat().st_size:,} bytes")
+        echo(f"{out}: {pluralize(store.rows, 'row')}, {pluralize(out.stat().st_size, 'byte')}")
 
 
 OutFolder = Annotated[
