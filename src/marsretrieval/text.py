@@ -85,6 +85,15 @@ def printable(text: str, *, one_line: bool = False) -> str:
     return re.sub(r"[\t\n]", _escape, escaped) if one_line else escaped
 
 
+def has_control_characters(text: str) -> bool:
+    """Check for line ends, tabs and other control characters, which names must not have.
+
+    Returns:
+        True if `printable(text, one_line=True)` would change the text.
+    """
+    return printable(text, one_line=True) != text
+
+
 def table_cell(text: str) -> str:
     """Quote a text for a CSV cell if a spreadsheet would read it as a formula.
 

@@ -292,3 +292,16 @@ def test_a_contact_sheet_reads_files_and_archives(
         assert [sheet.getpixel((100 + 268 * column, 100)) for column in range(2)] == [
             (200, 0, 0)
         ] * 2
+
+
+def test_names_with_control_characters_are_refused(
+    tmp_path: Path, store: Path, marsretrieval: Run
+) -> None:
+    verb = ("inventory", "new", tmp_path / "i", "--store", store)
+    vector = ("--vector", store.parent / "query.npy")
+    for name, shown in (("a\nb", r"a\nb"), ("a\x1b[2J", r"a\x1b[2J"), ("a\tb", r"a\tb")):
+        refused = marsretrieval(*verb, *vector, "--landform", name, code=2).stderr
+        assert f"'{shown}', has control characters" in refused and "one line" in refused
+        refused = marsretrieval("search", "--store", store, "--text", name, code=2).stderr
+        assert f"'{shown}' has control characters" in refused and "one line" in refused
+    assert not (tmp_path / "i.inventory").exists()

@@ -38,6 +38,7 @@ def info(folder: Folder, as_json: JsonFlag = False) -> None:
         StoreError: If the store is missing or damaged.
     """
     from marsretrieval.api.store import store_info
+    from marsretrieval.datasets.listing import readable_bytes
     from marsretrieval.embeddings.store import open_store
 
     store = open_store(folder)
@@ -49,16 +50,17 @@ def info(folder: Folder, as_json: JsonFlag = False) -> None:
     state = "complete" if store.complete else f"{pluralize(len(store.missing), 'shard')} missing"
     rows, shards = pluralize(store.rows, store.kind), pluralize(len(store.manifest.shards), "shard")
     echo(f"{folder}: {rows} in {shards}, {state}")
-    echo(f"  model    {store.encoder.get('id')}, {store.dimension} x {store.dtype}")
+    dimensions = pluralize(store.dimension, "dimension")
+    echo(f"  model    {store.encoder.get('id')}, {dimensions} of {store.dtype}")
     echo(f"  data     {store.dataset['name']} ({store.dataset['kind']})")
     echo(f"  set hash {store_record['set_hash']}")
-    echo(f"  size     {store_record['bytes']:,} bytes, made {store.manifest.created}")
+    echo(f"  size     {readable_bytes(store_record['bytes'])}, made {store.manifest.created}")
     if store_record["images_per_s"] and store_record["device_idle"] is not None:
         echo(f"  made at  {store_record['images_per_s']:,.0f} {store.kind}s/s, "
               f"device idle {store_record['device_idle']:.0%}")  # fmt: skip
     if store_record["search_view"] is not None:
         size, path = store_record["search_view_bytes"], store_record["search_view"]
-        echo(f"  search   index of {size:,} bytes in {path}")
+        echo(f"  search   index of {readable_bytes(size)} in {path}")
     for source in store_record["dataset"].get("derived", {}).get("sources", ()):
         rows = pluralize(source["rows"], "row")
         echo(f"  made of  {source['path']}: {rows}, set hash {source['set_hash'][:12]}")
