@@ -12,7 +12,7 @@ import pytest
 import marsretrieval.cli
 from marsretrieval.cli.console import echo, print_json, say
 from marsretrieval.report.render import console
-from marsretrieval.text import format_metres, printable, table_cell
+from marsretrieval.text import format_degrees, format_metres, printable, table_cell
 from tests.report.made import csv_of, latex_of, make_landform, markdown_of, result
 
 STEER = "a\x1b[2J\x9b31m\x07\r\u202e\x7fb"
@@ -79,3 +79,9 @@ def test_result_tables_contain_no_formulas_or_markup() -> None:
     text = markdown_of(made)
     assert r"\<b\>x\<-b\>" in text and r"https---x\|y\<i\>" in text and r"!\[x\]" in text
     assert "\x1b" not in text + latex_of(made)
+
+
+def test_degrees_have_a_singular() -> None:
+    assert [format_degrees(value) for value in (0, 0.5, 1, 1.5)] == [
+        "0 degrees", "0.5 degrees", "1 degree", "1.5 degrees",
+    ]  # fmt: skip

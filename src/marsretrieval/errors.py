@@ -90,8 +90,9 @@ class UnknownNameError(UsageError):
         similar: Sequence[str] = (),
     ):
         names = sorted(known_names)
-        near = list(similar)
-        near = near or [option for option in names if name.lower() in option.lower()][:3]
+        near = list(similar) if name.strip() else []
+        if name.strip():
+            near = near or [option for option in names if name.lower() in option.lower()][:3]
         near = near or difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
         if near:
             hint = f"Did you mean {' or '.join(near)}?"

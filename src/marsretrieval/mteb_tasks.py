@@ -257,7 +257,8 @@ class StoreSearch:
         """
         if len(corpus) != self.store.rows:
             raise DataError(
-                f"{self.store.path}: {self.store.rows:,} tiles, but the task has {len(corpus):,}",
+                f"{self.store.path}: {pluralize(self.store.rows, 'tile')}, but the task has "
+                f"{len(corpus):,}",
                 remedy="Make the task with the same store.",
             )
 
@@ -547,7 +548,8 @@ def _task_classes() -> tuple[type[Any], type[Any]]:
         def _evaluate_subset(self, model: Any, data_split: Any, **settings: Any) -> Any:
             if not isinstance(model, SearchProtocol):
                 raise UsageError(
-                    f"{GEOLOCALIZATION_NAME}: MTEB would embed {self.store.rows:,} tiles",
+                    f"{GEOLOCALIZATION_NAME}: MTEB would embed "
+                    f"{pluralize(self.store.rows, 'tile')}",
                     remedy="Evaluate StoreSearch(encoder, store).",
                 )
             return super()._evaluate_subset(model, data_split, **settings)

@@ -33,6 +33,18 @@ def pluralize(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def format_degrees(degrees: float) -> str:
+    """Format an angle with its unit: `1 degree`, `0.5 degrees`.
+
+    Args:
+        degrees: The angle.
+
+    Returns:
+        The angle with up to six significant digits, and the unit.
+    """
+    return f"{degrees:g} degree{'' if degrees == 1 else 's'}"
+
+
 def format_metres(length: float) -> str:
     """Format a length: `20,840 m`, `511.4 m`.
 
@@ -71,6 +83,15 @@ def printable(text: str, *, one_line: bool = False) -> str:
     """
     escaped = _CONTROLS.sub(_escape, text)
     return re.sub(r"[\t\n]", _escape, escaped) if one_line else escaped
+
+
+def has_control_characters(text: str) -> bool:
+    """Check for line ends, tabs and other control characters, which names must not have.
+
+    Returns:
+        True if `printable(text, one_line=True)` would change the text.
+    """
+    return printable(text, one_line=True) != text
 
 
 def table_cell(text: str) -> str:

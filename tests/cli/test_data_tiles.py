@@ -88,3 +88,25 @@ def test_quads_and_own_rasters_in_one_run(
     assert report["own_rasters"]["tiles"] == 24 and len(report["quads"]["cut"]) == 1
     assert report["complete"]
     assert "1 file of the CTX mosaic by name, and 1 own raster" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "description", "remedy"),
+    [
+        ("x.tsv", b"filepath\ttitle\n", "a table", "embed --images {path}"),
+        ("x.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF", "a JPEG image without", "embed --images {folder}"),
+        ("x.png", b"\x89PNG\r\n\x1a\n", "a PNG image without", "embed --images {folder}"),
+        ("x.tif", b"hello", "a text file", "gdal_translate"),
+        ("x.img", b"PDS_VERSION_ID = PDS3", "a PDS image", "gdal_translate"),
+        ("x.tif", b"\0\1\2", "a file of an unknown format", "gdal_translate"),
+    ],
+)
+def test_files_that_are_no_rasters(
+    marsretrieval, tmp_path: Path, name: str, content: bytes, description: str, remedy: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    result = marsretrieval("data", "tiles", path, "--tile-px", 32, "--out", tmp_path / "o", code=1)
+    assert f"failed: {path}: {description}" in result.stderr and "b'" not in result.stderr
+    assert remedy.format(path=path, folder=tmp_path) in result.stderr
+    assert not result.stdout

@@ -137,6 +137,49 @@ def test_remedy_for_a_line_of_a_table(
     assert f"{table}, line 2: {problem}" in refused and remedy in refused
 
 
+@pytest.mark.parametrize(
+    ("rows", "line", "problem", "remedy"),
+    [
+        (f"{tile(2)},yes\n{tile(3)},Maybe", 3, "'Maybe' is not a mark", "Use yes, no, unsure"),
+        (f"{tile(2)},yes\ntile-x,no", 3, "holds no tile 'tile-x'", "Did you mean"),
+        (
+            f"{tile(3)},yes\n{tile(4)},no\n{tile(3)}.png,no",
+            4,
+            f"{tile(3)} is marked twice (first: {{table}}, line 2)",
+            "Give one answer per tile",
+        ),
+    ],
+)
+def test_line_of_an_invalid_mark(
+    name: Path,
+    tmp_path: Path,
+    marsretrieval: Run,
+    rows: str,
+    line: int,
+    problem: str,
+    remedy: str,
+) -> None:
+    table = tmp_path / "marks.csv"
+    table.write_text(f"id,mark\n{rows}\n")
+    refused = marsretrieval("inventory", "mark", name, "--from", table, code=2).output
+    assert f"{table}, line {line}: " in refused
+    assert problem.format(table=table) in refused and remedy in refused
+    assert not (name.parent / "cones.inventory" / "marks.jsonl").exists()
+
+
+def test_damaged_list_of_shown_tiles_is_kept(name: Path, marsretrieval: Run) -> None:
+    folder = name.parent / "cones.inventory"
+    for number, text in enumerate(("{", '{"tiles": 3}'), 1):
+        (folder / "shown.json").write_text(text)
+        refused = marsretrieval("inventory", "mark", name, f"{tile(3)}=yes", code=1).output
+        assert "shown.json" in refused and "inventory next" in refused
+        shown = marsretrieval("inventory", "next", name, "-n", 3)
+        aside = folder / f"shown.damaged-{number}.json"
+        assert aside.read_text() == text and f"renamed to {aside.name}" in shown.stderr
+        assert len(json.loads((folder / "shown.json").read_text())["tiles"]) == 3
+    assert "warning" not in marsretrieval("inventory", "next", name).stderr
+
+
 def test_marks_from_a_table(name: Path, tmp_path: Path, marsretrieval: Run) -> None:
     table = tmp_path / "marks.csv"
     table.write_text(f"id,mark,tiles,note,colour\n{tile(1)},yes,3,clear,red\n{tile(2)},no,,,\n")
@@ -249,3 +292,16 @@ def test_a_contact_sheet_reads_files_and_archives(
         assert [sheet.getpixel((100 + 268 * column, 100)) for column in range(2)] == [
             (200, 0, 0)
         ] * 2
+
+
+def test_names_with_control_characters_are_refused(
+    tmp_path: Path, store: Path, marsretrieval: Run
+) -> None:
+    verb = ("inventory", "new", tmp_path / "i", "--store", store)
+    vector = ("--vector", store.parent / "query.npy")
+    for name, shown in (("a\nb", r"a\nb"), ("a\x1b[2J", r"a\x1b[2J"), ("a\tb", r"a\tb")):
+        refused = marsretrieval(*verb, *vector, "--landform", name, code=2).stderr
+        assert f"'{shown}', has control characters" in refused and "one line" in refused
+        refused = marsretrieval("search", "--store", store, "--text", name, code=2).stderr
+        assert f"'{shown}' has control characters" in refused and "one line" in refused
+    assert not (tmp_path / "i.inventory").exists()

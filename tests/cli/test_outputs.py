@@ -98,3 +98,42 @@ def test_a_failing_command_leaves_no_empty_folder(tmp_path: Path) -> None:
         assert result.exit_code == 1, result.stderr
         assert "could not be cut" in result.stderr
         assert [path.name for path in tmp_path.iterdir()] == ["notes.tif"]
+
+
+@pytest.mark.parametrize("command", FILES + FOLDERS)
+def test_an_empty_path_is_refused(command: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["" if "{out}" in word else word for word in command.split()]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2 and "an empty path" in result.stderr
+    assert "current folder" in result.stderr and not list(tmp_path.iterdir())
+    assigned = [*words[: words.index("") - 1], f"{words[words.index('') - 1]}=", "--help"]
+    if assigned[-2].startswith("--"):
+        assert CliRunner().invoke(app, assigned).exit_code == 0
+        assert "an empty path" in CliRunner().invoke(app, assigned[:-1]).stderr
+
+
+def test_empty_inputs_are_refused() -> None:
+    for command in ("report", "store info", "data verify", "export mteb", "compare results"):
+        result = CliRunner().invoke(app, [*command.split(), ""])
+        assert result.exit_code == 2 and "empty" in result.stderr and "None" not in result.stderr
+
+
+def test_contents_beside_a_synthetic_planet_are_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    words = ["data", "synth", "--size", "tiny", "--dry-run", "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0
+    assert f"note: {tmp_path} also holds notes.txt, which stay" in result.stderr
+    (tmp_path / "notes.txt").unlink()
+    assert not CliRunner().invoke(app, words).stderr
+
+
+def test_options_with_invalid_values_have_a_remedy(tmp_path: Path) -> None:
+    for price, problem in (("nan", "not a finite number"), ("-1", "negative")):
+        words = ["report", str(tmp_path), "-o", "x.html", "--gpu-price", price]
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 2 and problem in result.stderr and "Give a" in result.stderr
+    words = ["compare", str(tmp_path), str(tmp_path), "--results", "results"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2 and "--results results: no effect" in result.stderr

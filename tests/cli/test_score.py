@@ -177,7 +177,7 @@ def test_failures_are_exit_code_1(files: Path, tmp_path: Path) -> None:
         ((*images, "--texts", tmp_path / "nowhere.npy"), "nowhere.npy: no such file"),
         ((*images, "--texts", tmp_path / "short.npy"), "60 images, 59 texts"),
         ((*images, "--texts", tmp_path / "long.npy"), "not of unit length"),
-        ((*images, "--texts", tmp_path / "nan.npy"), "nan.npy: 60 rows hold NaN"),
+        ((*images, "--texts", tmp_path / "nan.npy"), "nan.npy: NaN or infinity in 60 rows"),
         ((*images, "--texts", files / "labels.json"), "not a .npy file of numbers"),
         ((*paired(files), "--json", tmp_path / "file" / "out.json"), "cannot be written"),
         (landform(files, labels=files / "truth.csv"), "not readable as JSON"),

@@ -65,7 +65,9 @@ def test_regions_and_merged_hits(store: Path, tmp_path: Path) -> None:
     assert result["region"] == str(region)
     (cluster,) = called(*verb, "--merge-deg", 0.3)["hits"]
     assert cluster["tiles"] == 2
-    assert "  2 tiles" in call(*verb, "--merge-deg", 0.3).stdout
+    merged = call(*verb, "--merge-deg", 0.3)
+    assert "  2 tiles" in merged.stdout and "note: 2 hits merged into 1 place" in merged.stderr
+    assert called(*verb, "--merge-deg", 0.3)["merged_hits"] == 2
 
 
 def test_output_format_follows_file_name(store: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_wrong_vectors_are_named_with_their_file(tmp_path: Path) -> None:
     holes = np.eye(3)
     holes[1, 2] = np.nan
     for array, words in (
-        (holes, r"1 rows hold NaN or infinity .first: row 1"),
+        (holes, r"NaN or infinity in 1 row .first: row 1"),
         (np.eye(3, dtype=int), "type int"),
         (np.ones(3), r"shape \(3,\)"),
         (np.ones((0, 3)), r"shape \(0, 3\)"),

@@ -189,3 +189,23 @@ def test_the_commands(west: Path, east: Path, tmp_path: Path, marsretrieval: Com
     assert open_store(tmp_path / "ids").rows == 2
     marsretrieval("store", "subset", out, "-o", tmp_path / "x", code=2)
     marsretrieval("store", "merge", west, "-o", tmp_path / "x", code=2)
+
+
+def test_lists_of_ids_and_folders_that_are_refused(
+    west: Path, tmp_path: Path, marsretrieval
+) -> None:
+    binary = tmp_path / "ids.bin"
+    binary.write_bytes(b"\xff\xfe\x00")
+    for path, problem in (
+        (tmp_path, "a folder, not a list of ids"),
+        (binary, "not a text file in UTF-8"),
+        (tmp_path / "ids.tx", "no such file"),
+    ):
+        verb = ("store", "subset", west, "-o", tmp_path / "x", "--ids", path)
+        refused = marsretrieval(*verb, code=1).stderr
+        assert f"{path}: {problem}" in refused and "Errno" not in refused
+    inside = ("store", "subset", west, "-o", west / "part", "--bbox=-180,-90,180,90")
+    for option in ((), ("--dry-run",)):
+        refused = marsretrieval(*inside, *option, code=1).stderr
+        assert f"{west / 'part'}: inside the store" in refused and "outside" in refused
+    assert not (west / "part").exists()

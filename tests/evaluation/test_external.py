@@ -131,7 +131,7 @@ def test_ids_of_shards_are_checked_after_the_last_one(tmp_path: Path) -> None:
     np.savez(tmp_path / "plain.npz", image=np.eye(2))
     plain = read_embeddings(tmp_path / "plain.npz")
     assert plain.match_shards("image", ["b", "a"]).take(["a"])[1].tolist() == [[0, 1]]
-    with pytest.raises(DataError, match="2 rows of kind 'image' without ids for 1 items"):
+    with pytest.raises(DataError, match="2 rows of kind 'image' without ids for 1 item"):
         plain.match_shards("image", ["a"])
 
 

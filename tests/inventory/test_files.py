@@ -55,7 +55,7 @@ def test_a_torn_last_line_is_reported_and_removed(inventory: Inventory) -> None:
         log.write_bytes(content + content[:length])
         reader = InventoryFiles(inventory.path)
         assert len(reader.marks) == 1
-        assert reader.torn is not None and f"{length} bytes" in reader.torn
+        assert reader.torn is not None and f"({length} byte" in reader.torn
     assert log.read_bytes() != content  # a reader changes nothing
     writer = InventoryFiles(inventory.path, write=True)
     assert writer.torn is not None

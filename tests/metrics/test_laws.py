@@ -266,7 +266,7 @@ def test_wrong_input_is_named() -> None:
     bad = {name: array.copy() for name, array in good.items()}
     bad["images"][3, 2] = np.nan
     cases = [
-        ({**good, "images": bad["images"]}, "images: 1 rows hold NaN"),
+        ({**good, "images": bad["images"]}, "images: NaN or infinity in 1 of "),
         ({**good, "texts": good["texts"][:-1]}, "counts do not match: 20 images, 19 texts"),
         ({**good, "texts": 2 * good["texts"]}, "not of unit length"),
         ({**good, "images": good["images"][:, :5]}, "unit length|dimensions"),

@@ -295,6 +295,8 @@ def test_class_names_of_every_kind_of_file(name: str, text: str, tmp_path: Path)
         ("a.csv", "0,crater,x\n", "LABEL,NAME"),
         ("a.csv", "0,crater\n0,dune\n", "duplicate label"),
         ("a.csv", "0,\n", "without a name"),
+        ("a.csv", "0,cra\tter\n", "control characters in 'cra.*tter'"),
+        ("a.json", '["a\\nb"]', "control characters in 'a.*nb'"),
         ("a.json", "{", "not readable"),
         ("a.json", '{"0": 1}', "not an object or list of texts"),
         ("a.json", "[" * 100_000, "not readable"),

@@ -13,6 +13,7 @@ from marsretrieval.api.store import Store, open_store
 from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import StoreError, UsageError
 from marsretrieval.inventory import Inventory, InventoryError, InventoryFiles, inventory_path
+from marsretrieval.text import has_control_characters, printable
 
 
 def open_inventory(
@@ -108,7 +109,7 @@ def create_inventory(
     return Inventory.create(
         path,
         store.embeddings,
-        landform=landform or "; ".join(texts) or path.stem,
+        landform=_check_landform(landform) or "; ".join(texts) or path.stem,
         query=vector,
         texts=texts,
     )
@@ -146,3 +147,12 @@ def find_store(files: InventoryFiles, store: str | Path | Store | None = None) -
             remedy="Name the folder where it is now with --store (in Python store=...).",
         )
     return embeddings.open_store(folder)
+
+
+def _check_landform(name: str | None) -> str | None:
+    if name is not None and has_control_characters(name):
+        raise UsageError(
+            f"the name of the landform, '{printable(name, one_line=True)}', has control characters",
+            remedy="Write it on one line, without tabs.",
+        )
+    return name

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.geo import Box
-from marsretrieval.search import prompts_of, read_images, row_at, rows_of
+from marsretrieval.search import check_text, prompts_of, read_images, row_at, rows_of
 from marsretrieval.search.hits import Domain, lon_domain
 from marsretrieval.search.index.find import known_of
 from marsretrieval.search.provenance import FileReference, SearchRequest
@@ -248,10 +248,7 @@ def make_question(
         )
     # Checked before a model is loaded.
     for sentence in [*texts, *negative_texts]:
-        if not isinstance(sentence, str):
-            raise UsageError(f"{sentence!r} is not a text", remedy="Give strings.")
-    if any(not sentence.strip() for sentence in [*texts, *negative_texts]):
-        raise UsageError("the query text is empty", remedy="Give a text to search for.")
+        check_text(sentence)
     k = None if k is None else _as_int(k, "k")
     min_score = None if min_score is None else _as_float(min_score, "min_score")
     min_valid = None if min_valid is None else _as_float(min_valid, "min_valid")

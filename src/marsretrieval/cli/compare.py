@@ -24,8 +24,9 @@ def compare(
         ),
     ],
     results: Annotated[
-        Path, typer.Option(help="Results folder in which model names are looked up.")
-    ] = Path("results"),
+        Path | None,
+        typer.Option(help="Folder in which model names are looked up (default: results)."),
+    ] = None,
     task: Annotated[
         str | None,
         typer.Option("-t", "--task", metavar="TASK", help="Task to compare (default: all)."),
@@ -55,7 +56,7 @@ def compare(
     Raises:
         DataError: If the results of the only pair are on different items.
         UnknownNameError: If no task has this name.
-        UsageError: If --top and --json are both given.
+        UsageError: If --top and --json are both given, or --results has no effect.
         typer.Exit: With code 1 if a pair is refused or a file is left out.
     """
     from marsretrieval.report.compare import compare_results
@@ -67,6 +68,15 @@ def compare(
         raise UsageError(
             "--top does not apply to --json, which lists all", remedy="Leave one of them out."
         )
+    for side in (a, b):
+        if not side.strip():
+            raise UsageError("an empty name", remedy="Name a model, a result file or a folder.")
+    if results is not None and Path(a).exists() and Path(b).exists():
+        raise UsageError(
+            f"--results {results}: no effect, because {a} and {b} are paths",
+            remedy="Leave --results out, or name models in place of the paths.",
+        )
+    results = results or Path("results")
     try:
         name = None if task is None else find_task(task).name
     except UnknownNameError:

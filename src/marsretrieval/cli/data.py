@@ -23,6 +23,7 @@ from marsretrieval.cli.options import (
     expand_options,
 )
 from marsretrieval.errors import DataError, UsageError
+from marsretrieval.text import list_some, pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.datasets.base import Skipped
@@ -58,8 +59,15 @@ def synth(
         OutputError: If the folder holds other files or cannot be written.
         DataError: If files of an existing planet are missing or changed.
     """
-    from marsretrieval.datasets.synthetic.writer import describe_planet, write_planet
+    from marsretrieval.datasets.synthetic.writer import (
+        describe_planet,
+        list_foreign,
+        write_planet,
+    )
 
+    foreign = list_foreign(out)
+    if foreign:
+        say(f"note: {out} also holds {list_some(foreign)}, which stay unchanged")
     if dry_run:
         plan = describe_planet(out, seed=seed, size=size, force=force)
         if as_json:
@@ -89,7 +97,10 @@ def _print_planet(planet: dict[str, object]) -> None:
     )
     echo(f"  caption pairs    {planet['pairs']}")
     echo(f"  landform images  {planet['landform_images']} in {planet['classes']} classes")
-    echo(f"  tiles            {planet['tiles']} from {len(quads)} quads: {', '.join(quads)}")
+    echo(
+        f"  tiles            {planet['tiles']} from {pluralize(len(quads), 'quad')}: "
+        f"{', '.join(quads)}"
+    )
 
 
 @expand_options
@@ -326,7 +337,7 @@ def _print_report(report: Report) -> None:
     elif "points" in counts:
         for name, count in counts["points"].items():
             examples = counts["examples"].get(name, 0)
-            echo(f"  {name}: {count:,} points, {examples} example images")
+            echo(f"  {name}: {pluralize(count, 'point')}, {examples} example images")
         echo("  The tiles are not hosted: make them with  marsretrieval data tiles")
     else:
         echo(f"  images   {counts['rows']:,}")
@@ -400,7 +411,6 @@ def items(
     from marsretrieval.tasks import find_task
     from marsretrieval.tasks.ablation import Ablation
     from marsretrieval.tasks.external import iter_items, write_items
-    from marsretrieval.text import pluralize
 
     if output is None and not dry_run:
         raise UsageError("missing option -o", remedy="Add -o FILE.parquet, or --dry-run.")

@@ -202,7 +202,8 @@ def tiles(
         nodata=nodata,
     )
     if ca_file is not None and not ca_file.is_file():
-        raise UsageError(f"--ca-file {ca_file}: no such file", remedy="Name a PEM file.")
+        problem = "not a file" if ca_file.exists() else "no such file"
+        raise UsageError(f"--ca-file {ca_file}: {problem}", remedy="Name a PEM file.")
     downloads = {"--server": server, "--scratch": scratch, "--ca-file": ca_file}
     if quad_files:
         _refuse_options(downloads, "local files", quad_files)
@@ -367,14 +368,13 @@ def _find_inputs(
 def _print_report(report: Report, out: Path) -> None:
     totals = report.to_dict()
     cut_count, kept_count = len(report.cut), len(report.kept)
-    tiles, quads = (
-        pluralize(totals["tiles"], "tile"),
-        pluralize(cut_count + kept_count, "quad"),
-    )
-    echo(f"{out}: {tiles} in {quads} ({totals['bytes'] / 1e6:,.1f} MB)")
-    echo(f"  quads    {cut_count:,} cut in {report.seconds:,.1f} s, {kept_count:,} already present")
-    empty = pluralize(totals["empty"], "tile")
-    echo(f"  no data  {empty} without any, {totals['dropped']:,} left out")
+    if cut_count or kept_count:
+        tiles = pluralize(totals["tiles"], "tile")
+        quads = pluralize(cut_count + kept_count, "quad")
+        seconds, empty = f"{report.seconds:,.1f} s", pluralize(totals["empty"], "tile")
+        echo(f"{out}: {tiles} in {quads} ({totals['bytes'] / 1e6:,.1f} MB)")
+        echo(f"  quads    {cut_count:,} cut in {seconds}, {kept_count:,} already present")
+        echo(f"  no data  {empty} without any, {totals['dropped']:,} left out")
     if report.otherwise:
         say(
             "note: quads in this folder were cut with other options: "
@@ -428,7 +428,7 @@ def print_raster_plan(plan: RastersPlan, out: Path, *, as_json: bool) -> None:
     """
     from marsretrieval.datasets.listing import readable_bytes
 
-    if not as_json:
+    if not as_json and (plan.todo or plan.kept):
         count = pluralize(len(plan.todo), "raster")
         echo(f"{out}: {count} to cut, {len(plan.kept):,} already present; dry run")
         for entry in plan.todo[:_MAX_RASTERS_SHOWN]:
@@ -463,7 +463,7 @@ def print_raster_report(report: RastersReport, out: Path, *, as_json: bool) -> N
         out: Output folder.
         as_json: Print only notes and failures; the report goes to stdout as JSON.
     """
-    if not as_json:
+    if not as_json and (report.cut or report.kept):
         totals = report.to_dict()
         tiles = pluralize(totals["tiles"], "tile")
         rasters = pluralize(len(report.cut) + len(report.kept), "raster")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 from typer.core import TyperCommand, TyperGroup
 
@@ -191,14 +192,16 @@ class Command(TyperCommand):
             Arguments that are left over.
 
         Raises:
-            UsageError: If a single-value option is repeated (click alone would use the last), or
-                a number is NaN, infinite, or an integer beyond 64 bits.
+            UsageError: If a single-value option is repeated (click alone would use the last), a
+                path is empty (it would be the current folder), or a number is NaN, infinite, or an
+                integer beyond 64 bits.
         """
         _refuse_repeated(self, ctx, args)
+        _refuse_empty_paths(self, ctx, args)
         rest: list[str] = super().parse_args(ctx, args)
         options = {param.name: param.opts[0] for param in self.get_params(ctx) if param.opts}
         for name, value in ctx.params.items():
-            for number in value if isinstance(value, (list, tuple)) else [value]:
+            for number in value if _is_many(value) else [value]:
                 if isinstance(number, float) and not math.isfinite(number):
                     raise UsageError(
                         f"{options.get(name, name)} {number}: not a finite number",
@@ -303,6 +306,32 @@ def _refuse_repeated(command: Any, ctx: Any, args: list[str]) -> None:
             raise UsageError(
                 f"{name} is given {times} times but accepts one value", remedy="Give it once."
             )
+
+
+def _refuse_empty_paths(command: Any, ctx: Any, args: list[str]) -> None:
+    if ctx.resilient_parsing or "" not in [arg.rpartition("=")[2] for arg in args]:
+        return
+    values, _, order = command.make_parser(ctx).parse_args(args=list(args))
+    if any(param.is_eager and param.is_flag for param in order):
+        return
+    types = get_type_hints(command.callback)
+    for param in order:
+        value = values.get(param.name)
+        if _is_path(types.get(param.name)) and "" in (value if _is_many(value) else [value]):
+            is_option = param.param_type_name == "option"
+            name = param.opts[0] if is_option else param.metavar or param.name.upper()
+            raise UsageError(
+                f"{name}: an empty path",
+                remedy="Name a file or folder; . is the current folder.",
+            )
+
+
+def _is_path(kind: Any) -> bool:
+    return kind is Path or any(map(_is_path, get_args(kind)))
+
+
+def _is_many(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
 
 
 def sections(command: Any, ctx: Any) -> list[tuple[str, list[tuple[str, str]]]]:

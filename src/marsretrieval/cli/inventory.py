@@ -17,11 +17,11 @@ from marsretrieval.cli.options import (
     check_output_files,
     expand_options,
 )
-from marsretrieval.errors import TableError, UsageError
+from marsretrieval.errors import UsageError
 from marsretrieval.text import list_some, pluralize
 
 if TYPE_CHECKING:
-    from marsretrieval.inventory import Answer, Inventory, InventoryFiles
+    from marsretrieval.inventory import Inventory, InventoryFiles
 
 app = typer.Typer(
     cls=Group,
@@ -212,7 +212,10 @@ def sheet(
         tile_store = inventory.store
     problems = draw_sheet(page.tiles, out, store=tile_store) if page.tiles else []
     if problems:
-        say(f"warning: {len(problems):,} of {len(page.tiles):,} images not readable: {problems[0]}")
+        say(
+            f"warning: {len(problems):,} of {pluralize(len(page.tiles), 'image')} not readable: "
+            f"{problems[0]}"
+        )
     if as_json:
         record = {"path": str(out) if page.tiles else None, "unreadable": problems}
         print_json({**record, "tiles": page.tiles, "audit": page.audit, "complete": page.complete})
@@ -267,7 +270,11 @@ def mark(
     if from_file is not None:
         if marks or count is not None or tiles is not None or note is not None:
             raise UsageError("--from and marks on the command line", remedy="Give one of them.")
-        marks = _read_answers(from_file)
+        from marsretrieval.inventory.answers import read_answers
+
+        marks, unused = read_answers(from_file)
+        if unused:
+            say(f"note: {from_file}: columns not read: {list_some(unused)}")
     if (count is not None or tiles is not None) and len(marks) > 1:
         raise UsageError(
             "--count and --tiles describe one tile", remedy="Mark tiles one by one, or use --from."
@@ -361,7 +368,10 @@ def audit(
             **{key: value for key, value in settings.items() if value is not None},  # type: ignore[arg-type]
         )
     if started.domain < audit_domain:
-        say(f"note: the domain is the whole store, {started.domain:,} tiles, not {audit_domain:,}")
+        say(
+            f"note: the domain is the whole store, {pluralize(started.domain, 'tile')}, not "
+            f"{audit_domain:,}"
+        )
     if as_json:
         print_json(
             {
@@ -378,7 +388,8 @@ def audit(
         return
     strata = ", ".join(f"{size:,}" for size in started.sizes) or "none, all are marked"
     echo(
-        f"audit {started.number}: the first {started.domain:,} tiles; unmarked by stratum: {strata}"
+        f"audit {started.number}: the first {pluralize(started.domain, 'tile')}; unmarked by "
+        f"stratum: {strata}"
     )
     say(f"look at its tiles: marsretrieval inventory next {name}")
 
@@ -496,7 +507,7 @@ def update(
         print_json({"store": str(store), **result})
     else:
         echo(
-            f"{files.path}: {result['before']:,} tiles before, {result['after']:,} now; "
+            f"{files.path}: {pluralize(result['before'], 'tile')} before, {result['after']:,} now; "
             f"{pluralize(result['marked'], 'marked tile')} mapped"
         )
 
@@ -506,55 +517,6 @@ def _split(item: str) -> tuple[str, Any]:
     if not sign or not name:
         raise UsageError(f"'{item}' is not a mark", remedy="Write ID=yes, ID=no or ID=unsure.")
     return name, value.lower()
-
-
-def _read_answers(path: Path) -> list[Answer]:
-    """Read answers from a table; `-` is standard input."""
-    from marsretrieval.datasets.tables import read_table
-    from marsretrieval.inventory import Answer
-
-    table = read_table(Path("/dev/stdin") if str(path) == "-" else path)
-    columns = {name: table.index([name]) for name in ("id", "mark", "count", "tiles", "note")}
-    missing = [name for name in ("id", "mark") if columns[name] is None]
-    if missing:
-        raise TableError(
-            f"{path}: no column {missing[0]} (columns: {', '.join(table.header)})",
-            remedy="The first line must name the columns id and mark.",
-        )
-    unused = [name for i, name in enumerate(table.header) if i not in columns.values()]
-    if unused:
-        say(f"note: {path}: columns not read: {list_some(unused)}")
-    answers = []
-    for label, row in zip(table.labels, table.rows, strict=True):
-
-        def text(name: str, row: Any = row) -> Any:
-            column = columns[name]
-            value = None if column is None else row[column]
-            return None if value is None or not str(value).strip() else str(value).strip()
-
-        def number(name: str, label: str = label) -> int | None:
-            value = text(name)
-            if value is None:
-                return None
-            if not value.isdecimal():
-                raise TableError(
-                    f"{path}, {label}: {name} is '{value}', not a whole number",
-                    remedy="Use digits only, or leave the cell empty.",
-                )
-            return int(value)
-
-        tile, value = text("id"), text("mark")
-        if tile is None or value is None:
-            raise TableError(
-                f"{path}, {label}: no {'id' if tile is None else 'mark'}",
-                remedy="Give every line an id and a mark, or remove the line.",
-            )
-        answers.append(
-            Answer(
-                tile, value.lower(), count=number("count"), tiles=number("tiles"), note=text("note")
-            )
-        )
-    return answers
 
 
 def _totals(totals: dict[str, int]) -> str:
@@ -583,7 +545,10 @@ def _print_estimate(estimate: dict[str, Any]) -> None:
     reached = (
         "" if width is None else f", half width {width:.0%} (target {audit_record['target']:.0%})"
     )
-    echo(f"  audit {audit_record['number']:<6} {state}; {estimate['audited']:,} tiles{reached}")
+    echo(
+        f"  audit {audit_record['number']:<6} {state}; "
+        f"{pluralize(estimate['audited'], 'tile')}{reached}"
+    )
     for label, key in (("agreement", "agreement"), ("hit rate", "hit_rate")):
         rate = estimate[key]
         if rate:

@@ -185,7 +185,7 @@ def _print_check(outcome: Mapping[str, Any]) -> None:
             cells = zip(row, texts, strict=True)
             echo("  " + "  ".join(f"{cosine:>{len(text)}.4f}" for cosine, text in cells))
     for name, value in outcome["fingerprint"].items():
-        echo(f"{name}: {value}")
+        echo(f"{name}: {'-' if value is None else value}")
     for line in outcome["problems"]:
         echo(f"problem: {line}")
     echo("ok: no" if outcome["problems"] else "ok: yes")

@@ -14,7 +14,7 @@ import typer
 
 from marsretrieval.cli.console import say
 from marsretrieval.errors import UnknownNameError, UsageError
-from marsretrieval.text import suggest_path
+from marsretrieval.text import pluralize, suggest_path
 
 if TYPE_CHECKING:
     from marsretrieval.api import Store
@@ -428,9 +428,8 @@ class Catalogue:
     km: float
 
     def __str__(self) -> str:
-        return (
-            f"{self.points.source}: {len(self.points.lon):,} features, known within {self.km:g} km"
-        )
+        features = pluralize(len(self.points.lon), "feature")
+        return f"{self.points.source}: {features}, known within {self.km:g} km"
 
     def plan(self) -> dict[str, Any]:
         """Return the catalogue as plain data for --dry-run."""

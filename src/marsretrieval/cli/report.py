@@ -83,7 +83,6 @@ def report(
         float | None,
         typer.Option(
             metavar="PRICE",
-            min=0,
             help="Price of a GPU hour, to show costs (.html, --leaderboard).",
         ),
     ] = None,
@@ -123,6 +122,10 @@ def report(
         "--thumbnails/--no-thumbnails": thumbnails is not None,
         "--title": title is not None, "--gpu-price": gpu_price is not None,
     }  # fmt: skip
+    if gpu_price is not None and gpu_price < 0:
+        raise UsageError(
+            f"--gpu-price {gpu_price:g}: negative", remedy="Give a price of 0 or more."
+        )
     if images:
         say(
             f"--images: {pluralize(len(images), 'path')} ignored: an HTML report shows the "

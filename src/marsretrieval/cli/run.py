@@ -32,6 +32,7 @@ from marsretrieval.cli.options import (
     expand_options,
 )
 from marsretrieval.errors import ModalityError, UsageError
+from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings.pipeline import DecodeIn
@@ -325,7 +326,8 @@ def _format_outcome(job_result: Finished) -> str:
     if left_out:
         first = left_out[0]
         notes.append(
-            f"{len(left_out)} items left out (first: {first['source']}: {first['reason']})"
+            f"{pluralize(len(left_out), 'item')} left out (first: {first['source']}: "
+            f"{first['reason']})"
         )
     return f"{name}: {'; '.join(notes)}"
 

@@ -323,6 +323,7 @@ def search(
     with show_progress(quiet=as_json) as progress:
         result = tile_store.answer(question, progress=progress)
         if selection.merge_deg is not None:
+            report["merged_hits"] = len(result)
             result = result.merge(selection.merge_deg)
         if catalogue_points is not None:
             result = result.against(catalogue_points.points, km=catalogue_points.km)
@@ -419,6 +420,9 @@ def _print_report(
         print_json({**result.about, **record, "hits": list(result.hits.records())})
     else:
         _print_result(result, written)
+    if result.hits.tiles is not None and sum(result.hits.tiles) > len(result):
+        hits, places = pluralize(sum(result.hits.tiles), "hit"), pluralize(len(result), "place")
+        say(f"note: {hits} merged into {places}")
     if output.pages and len(result) > output.images_per_page:
         say(
             f"note: {len(result) - output.images_per_page:,} of {pluralize(len(result), 'hit')} "
@@ -452,7 +456,7 @@ def _print_plan(
         print_json(plan)
         return
     model = "loaded" if question.needs_encoder else "not needed"
-    echo(f"{store.path}: {len(store):,} images by {store.model} ({model})")
+    echo(f"{store.path}: {pluralize(len(store), 'image')} by {store.model} ({model})")
     for name, value in question.describe():
         echo(f"{name:>10}  {value}")
     if catalogue is not None:

@@ -13,7 +13,7 @@ from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_prog
 from marsretrieval.cli.help import Command, Group
 from marsretrieval.cli.options import check_output_files, check_output_folder
 from marsretrieval.errors import DataError, UsageError
-from marsretrieval.text import pluralize
+from marsretrieval.text import pluralize, suggest_path
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings.combine import DerivedStore
@@ -38,6 +38,7 @@ def info(folder: Folder, as_json: JsonFlag = False) -> None:
         StoreError: If the store is missing or damaged.
     """
     from marsretrieval.api.store import store_info
+    from marsretrieval.datasets.listing import readable_bytes
     from marsretrieval.embeddings.store import open_store
 
     store = open_store(folder)
@@ -49,16 +50,17 @@ def info(folder: Folder, as_json: JsonFlag = False) -> None:
     state = "complete" if store.complete else f"{pluralize(len(store.missing), 'shard')} missing"
     rows, shards = pluralize(store.rows, store.kind), pluralize(len(store.manifest.shards), "shard")
     echo(f"{folder}: {rows} in {shards}, {state}")
-    echo(f"  model    {store.encoder.get('id')}, {store.dimension} x {store.dtype}")
+    dimensions = pluralize(store.dimension, "dimension")
+    echo(f"  model    {store.encoder.get('id')}, {dimensions} of {store.dtype}")
     echo(f"  data     {store.dataset['name']} ({store.dataset['kind']})")
     echo(f"  set hash {store_record['set_hash']}")
-    echo(f"  size     {store_record['bytes']:,} bytes, made {store.manifest.created}")
+    echo(f"  size     {readable_bytes(store_record['bytes'])}, made {store.manifest.created}")
     if store_record["images_per_s"] and store_record["device_idle"] is not None:
         echo(f"  made at  {store_record['images_per_s']:,.0f} {store.kind}s/s, "
               f"device idle {store_record['device_idle']:.0%}")  # fmt: skip
     if store_record["search_view"] is not None:
         size, path = store_record["search_view_bytes"], store_record["search_view"]
-        echo(f"  search   index of {size:,} bytes in {path}")
+        echo(f"  search   index of {readable_bytes(size)} in {path}")
     for source in store_record["dataset"].get("derived", {}).get("sources", ()):
         rows = pluralize(source["rows"], "row")
         echo(f"  made of  {source['path']}: {rows}, set hash {source['set_hash'][:12]}")
@@ -182,7 +184,10 @@ def index(
         index_record = {"store": str(folder), "search_view": str(search_index.path)}
         print_json({**index_record, "rows": search_index.rows, "bytes": search_index.bytes})
     else:
-        echo(f"{search_index.path}: {search_index.rows:,} rows, {search_index.bytes:,} bytes")
+        echo(
+            f"{search_index.path}: {pluralize(search_index.rows, 'row')}, "
+            f"{pluralize(search_index.bytes, 'byte')}"
+        )
 
 
 @app.command(cls=Command)
@@ -215,7 +220,7 @@ def export(
     if as_json:
         print_json({"store": str(folder), "out": str(out), "rows": store.rows})
     else:
-        echo(f"{out}: {store.rows:,} rows, {out.stat().st_size:,} bytes")
+        echo(f"{out}: {pluralize(store.rows, 'row')}, {pluralize(out.stat().st_size, 'byte')}")
 
 
 OutFolder = Annotated[
@@ -329,11 +334,18 @@ def subset(
 
 
 def _read_ids(path: Path) -> list[str]:
+    remedy = "Give a text file, one id per line."
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file", remedy=suggest_path(path)) from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: a folder, not a list of ids", remedy=remedy) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text file in UTF-8", remedy=remedy) from error
+    except OSError as error:
         raise DataError(
-            f"{path}: cannot be read ({error})", remedy="Give a text file, one id per line."
+            f"{path}: cannot be read ({error.strerror or error})", remedy=remedy
         ) from error
     names = [line.strip() for line in lines if line.strip()]
     if not names:

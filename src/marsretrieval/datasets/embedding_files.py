@@ -181,7 +181,8 @@ class _UnitRows:
             )
         if ids is not None and len(ids) != len(vectors):
             raise DataError(
-                f"{path}: {len(ids):,} ids for {len(vectors):,} rows of kind '{kind}'",
+                f"{path}: {pluralize(len(ids), 'id')} for {pluralize(len(vectors), 'row')} of "
+                f"kind '{kind}'",
                 remedy="Give one id per row.",
             )
         # In place if possible: a copy of the embeddings of a planet takes gigabytes.

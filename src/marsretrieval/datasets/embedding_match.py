@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError
-from marsretrieval.text import list_some
+from marsretrieval.text import list_some, pluralize
 
 _NAMED = 3  # ids named in a message
 
@@ -135,8 +135,9 @@ def index_rows(
     if vectors.ids is None:
         if len(vectors.vectors) != len(required):
             raise DataError(
-                f"{path}: {len(vectors.vectors):,} rows of kind '{kind}' without ids for "
-                f"{len(required):,} items",
+                f"{path}: {pluralize(len(vectors.vectors), 'row')} of kind '{kind}' without ids "
+                "for "
+                f"{pluralize(len(required), 'item')}",
                 remedy="Give the ids, or one row per item in the order of data items.",
             )
         return dict(zip(required, range(len(required)), strict=True)), []

@@ -36,6 +36,7 @@ from marsretrieval.datasets.sidecar import (
     locate_image,
     parse_annotation,
 )
+from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.datasets.position_fields import Position
@@ -107,9 +108,8 @@ def read_label_tables(root: Path, files: Sequence[Path], images: Sequence[Path])
             else:
                 unmatched.append(name)
         if match_count and unmatched:
-            reason = (
-                f"{len(unmatched):,} of its {len(rows):,} lines do not match an image in the folder"
-            )
+            lines = pluralize(len(rows), "line")
+            reason = f"{len(unmatched):,} of its {lines} do not match an image in the folder"
             problems.append(Skipped(table.name, str(table), f"{reason} (first: {unmatched[0]})"))
     return LabelTables(
         {path: next(iter(names)) for path, names in labels.items() if len(names) == 1},

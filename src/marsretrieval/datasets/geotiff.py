@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import geo
-from marsretrieval.datasets.listing import is_tiff
+from marsretrieval.datasets.listing import describe_content, is_tiff
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
 from marsretrieval.text import suggest_path
 
@@ -247,8 +247,8 @@ def _check_signature(path: Path, member: str | None, name: str) -> None:
         )
     if head and not is_tiff(head):
         raise DataError(
-            f"{name}: not readable as a GeoTIFF (it begins with {head[:8]!r})",
-            remedy="Fetch it again.",
+            f"{name}: {describe_content(name, head)}, not a GeoTIFF",
+            remedy="Fetch it again, or name a GeoTIFF.",
         )
 
 

@@ -161,7 +161,7 @@ def read_points(
                 remedy="Give a catalogue of Mars.",
             )
         raise TableError(
-            f"{path}: no points, none of {rows} rows has a position",
+            f"{path}: no points, none of {pluralize(rows, 'row')} has a position",
             remedy="Name the columns of the positions with --lon-column and --lat-column.",
         )
     notes = (*table.notes, *positions.notes)

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from marsretrieval import geo
 from marsretrieval.datasets.base import RepeatedKey
 from marsretrieval.datasets.scan import ScanResult, near_pairs
+from marsretrieval.text import pluralize
 
 _MAX_EXAMPLES = 20
 # Rows of the published table that show one image in two sizes with different captions.
@@ -308,7 +309,7 @@ def _check_quads(
     def describe(names: Iterable[str]) -> Iterator[str]:
         for name in names:
             share, count = covered[name]
-            yield f"{name}: {count} tiles on {100 * share:.4g} %"
+            yield f"{name}: {pluralize(count, 'tile')} on {100 * share:.4g} %"
 
     inventory.note("partial-quad", describe(partial))
     inventory.error("surplus-quad", describe(surplus))

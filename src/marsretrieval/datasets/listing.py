@@ -40,6 +40,22 @@ _SIDE_SUFFIXES = WORLD_FILE_SUFFIXES | frozenset(
 _RESERVED_BYTES = 64 * 2**20  # disk space that stays free
 # Classic and BigTIFF in both byte orders.
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "a JPEG image without georeference"),
+    (b"\x89PNG", "a PNG image without georeference"),
+    (b"GIF8", "a GIF image without georeference"),
+    (b"BM", "a BMP image without georeference"),
+    (b"PAR1", "a Parquet file"),
+    (b"PK\x03\x04", "a zip file"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"%PDF", "a PDF file"),
+    (b"PDS_VERSION_ID", "a PDS image"),
+    (b"ODL_VERSION_ID", "a PDS image"),
+    (b"Object = IsisCube", "an ISIS cube"),
+    (b"SQLite format 3", "a database or GeoPackage"),
+    (b"\x89HDF", "an HDF5 or NetCDF file"),
+)
+_TABLE_SUFFIXES = frozenset({".csv", ".tsv"})
 # Errors caused by the file's name or type, which a retry does not change.
 _PERMANENT_ERRNOS = frozenset(
     {None, errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
@@ -277,6 +293,31 @@ def is_tiff(data: bytes) -> bool:
         True if the file is a TIFF.
     """
     return data[:4] in _TIFF_SIGNATURES
+
+
+def describe_content(path: str | PurePath, head: bytes) -> str:
+    """Describe what a file is by its first bytes and its extension, for messages.
+
+    Args:
+        path: Path or name of the file.
+        head: Its first bytes, at least 16 if it has as many.
+
+    Returns:
+        A noun phrase with its article, such as `a table`.
+    """
+    suffix = PurePath(path).suffix.lower()
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "a WebP image without georeference"
+    for signature, description in _SIGNATURES:
+        if head.startswith(signature):
+            return description
+    if suffix == ".tar":
+        return "a tar archive"
+    if any(byte < 32 and byte not in b"\t\n\r\f" for byte in head):
+        return "a file of an unknown format"
+    if suffix in _TABLE_SUFFIXES:
+        return "a table"
+    return "a JSON file" if head.lstrip()[:1] in (b"{", b"[") else "a text file"
 
 
 def is_io_failure(error: BaseException) -> bool:

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from marsretrieval import geo
+from marsretrieval.text import pluralize
 
 _ROUNDING_DEG = 1e-9
 _TOLERANCE_DEG = 1e-6  # centres and bounds are often written with few decimals
@@ -221,7 +222,9 @@ def unwrap_feature(fields: Mapping[str, Any]) -> Mapping[str, Any]:
         features = fields.get("features")
         if not isinstance(features, list) or len(features) != 1:
             count = len(features) if isinstance(features, list) else 0
-            raise ValueError(f"a FeatureCollection of {count} features, one is expected")
+            raise ValueError(
+                f"a FeatureCollection of {pluralize(count, 'feature')}, one is expected"
+            )
         return unwrap_feature(features[0]) if isinstance(features[0], Mapping) else {}
     if kind == "Feature":
         properties = fields.get("properties")

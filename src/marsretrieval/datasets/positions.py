@@ -14,7 +14,7 @@ from marsretrieval import geo
 from marsretrieval.datasets.position_fields import LAT_NAMES, LON_NAMES
 from marsretrieval.datasets.tables import Table, is_units_row, parse_number
 from marsretrieval.errors import TableError
-from marsretrieval.text import list_some
+from marsretrieval.text import format_degrees, list_some, pluralize
 
 # Normalized names (tables.normalize_name), in order of preference. Robbins (2012):
 # LON_CIRC_IMG, LONGITUDE_CIRCLE_IMAGE. IAU gazetteer: Center_Longitude. JMARS: Lon_E, Lon_W.
@@ -329,7 +329,8 @@ def suspicions(path: object, positions: Positions, coverage: TileCoverage) -> li
 
     def suspect(what: str, count: int, remedy: str) -> None:
         warnings.append(
-            f"{path}: {what}: {count:,} of {total:,} points would then lie within the tiles' "
+            f"{path}: {what}: {count:,} of {pluralize(total, 'point')} would then lie within the "
+            "tiles' "
             f"coverage, {covered:,} do as read. {remedy}"
         )
 
@@ -370,8 +371,8 @@ def coverage_line(name: object, covered: int, points: int, radius_deg: float) ->
         One line.
     """
     return (
-        f"{name}: {covered:,} of {points:,} points lie within the tiles' coverage "
-        f"({radius_deg:g} degrees of a tile's centre)"
+        f"{name}: {covered:,} of {pluralize(points, 'point')} lie within the tiles' coverage "
+        f"({format_degrees(radius_deg)} of a tile's centre)"
     )
 
 

@@ -122,7 +122,8 @@ def read_vectors(path: str | Path) -> npt.NDArray[Any]:
     invalid_rows = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if invalid_rows.size:
         raise DataError(
-            f"{path}: {invalid_rows.size} rows hold NaN or infinity (first: row {invalid_rows[0]})",
+            f"{path}: NaN or infinity in {pluralize(invalid_rows.size, 'row')} (first: row "
+            f"{invalid_rows[0]})",
             remedy="Compute these rows again, or remove them from all inputs.",
         )
     return vectors

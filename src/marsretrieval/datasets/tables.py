@@ -24,7 +24,7 @@ from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
 from marsretrieval.geo import MARS_RADIUS_M, vector_files
 from marsretrieval.geo.crs import coordinate_system
 from marsretrieval.io import read_json
-from marsretrieval.text import list_some, suggest_path
+from marsretrieval.text import list_some, pluralize, suggest_path
 
 _EXPORT_REMEDY = "Export it again as GeoPackage, GeoJSON or CSV."
 _MAX_BYTES = 1 << 30
@@ -399,7 +399,8 @@ def _pad_row(path: Path, label: str, row: list[str], header: list[str]) -> list[
         return row
     if any(map(str.strip, row[width:])):
         raise TableError(
-            f"{path}: {label} has {len(row)} values, the header {width}: {', '.join(row)[:80]}",
+            f"{path}: {label} has {pluralize(len(row), 'value')}, the header {width}: "
+            f"{', '.join(row)[:80]}",
             remedy="Quote values that hold the delimiter; separate columns by ; if numbers "
             "have decimal commas.",
         )

@@ -23,6 +23,7 @@ from marsretrieval.embeddings.shards import Item, write_shard
 from marsretrieval.errors import DataError, MarsRetrievalError, ModalityError, UsageError
 from marsretrieval.io import sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.datasets import ImageSource, ItemWarning, Skipped
@@ -421,7 +422,8 @@ def require_readable(
     if failed:
         name, error = failed[0]
         raise DataError(
-            f"{len(failed)} of {tried} shards could not be read (first: {name}: {error.message})",
+            f"{len(failed)} of {pluralize(tried, 'shard')} could not be read (first: {name}: "
+            f"{error.message})",
             remedy="The other shards are embedded. Repair these files, then run again.",
         )
 

@@ -475,6 +475,12 @@ def _write(
         raise OutputError(
             f"{out}: exists already", remedy="Choose another folder with -o, or remove this one."
         )
+    for record in dataset["derived"]["sources"]:
+        if out.resolve().is_relative_to(record["path"]):
+            raise OutputError(
+                f"{out}: inside the store {record['path']}",
+                remedy="Choose a folder outside the stores that are read.",
+            )
     source = parts[0].store
     if dry_run:
         return plan

@@ -13,6 +13,7 @@ from marsretrieval import geo
 from marsretrieval.errors import StoreError, UsageError
 from marsretrieval.io import atomic_path, check_output
 from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings.shards import Block
@@ -43,7 +44,8 @@ def export_parquet(
     check_output(path)
     if not store.complete:
         raise StoreError(
-            f"{store.path}: {len(store.missing)} of {len(store.manifest.shards)} shards are "
+            f"{store.path}: {len(store.missing)} of "
+            f"{pluralize(len(store.manifest.shards), 'shard')} are "
             "not embedded yet",
             remedy="Run the command that started it again to finish it.",
         )

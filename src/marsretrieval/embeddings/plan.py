@@ -39,7 +39,7 @@ from marsretrieval.io import (
     sha256_json,
     write_json,
 )
-from marsretrieval.text import is_safe_name
+from marsretrieval.text import is_safe_name, pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.datasets import ImageSource, Shard
@@ -285,7 +285,8 @@ def _other_data(
         return [f"data: made from {before}, in this order; now {source}"]
     if lost:
         return [
-            f"data: {len(lost)} of its {len(manifest.shards)} shards (such as {lost[0]}) "
+            f"data: {len(lost)} of its {pluralize(len(manifest.shards), 'shard')} (such as "
+            f"{lost[0]}) "
             f"are not in {source}"
         ]
     embedded = any(entry_path(store, name).exists() for name in manifest.shards)

@@ -27,6 +27,7 @@ from marsretrieval.embeddings.shard_writer import ShardWriter, embed_shards, ope
 from marsretrieval.errors import MarsRetrievalError, MissingDependencyError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress, time_left
 from marsretrieval.system import usable_cpus
+from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.datasets import ImageSource
@@ -236,7 +237,7 @@ def _status_text(
 ) -> str:
     idle = min(1.0, max(0.0, 1 - _busy_seconds(outcomes) / max(1e-9, elapsed * actors)))
     failed = sum(len(shards) for outcome in outcomes for shards in outcome.failed)
-    unread = f"{failed} shards not read" if failed else ""
+    unread = f"{pluralize(failed, 'shard')} not read" if failed else ""
     return ", ".join(
         filter(None, [remaining, f"device idle {idle:.0%}", unread, f"{actors} actors"])
     )

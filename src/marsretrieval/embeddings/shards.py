@@ -27,6 +27,7 @@ from marsretrieval.embeddings.manifest import (
 from marsretrieval.errors import StoreError, StoreMismatchError
 from marsretrieval.geo import wrap_lon
 from marsretrieval.io import atomic_path, is_damage, locked, sha256_file
+from marsretrieval.text import pluralize
 
 Floats = npt.NDArray[np.float64]
 
@@ -327,7 +328,7 @@ def open_block(store: Path, entry: Entry, start: int, dimension: int, dtype: Dty
         raise StoreError(f"{path}: its columns are not those of the store", remedy=remedy)
     if len(batches) != 1 or batches[0].num_rows != entry.rows:
         rows = sum(batch.num_rows for batch in batches)
-        raise StoreError(f"{path}: {rows} rows, expected {entry.rows}", remedy=remedy)
+        raise StoreError(f"{path}: {pluralize(rows, 'row')}, expected {entry.rows}", remedy=remedy)
     return Block(batches[0], start, dimension)
 
 

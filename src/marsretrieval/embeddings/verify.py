@@ -22,6 +22,7 @@ from marsretrieval.embeddings.shards import Block, open_block
 from marsretrieval.errors import OutputError, StoreError
 from marsretrieval.io import is_damage, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
+from marsretrieval.text import pluralize
 
 _UNIT_TOLERANCE = 1e-2  # far above the rounding of float16, far below any real fault
 
@@ -154,7 +155,7 @@ def _block_problems(block: Block) -> Iterator[str]:
     norms = np.linalg.norm(block.vectors.astype(np.float32), axis=1)
     wrong = int((~(np.abs(norms - 1) < _UNIT_TOLERANCE)).sum())  # NaN counts as wrong
     if wrong:
-        yield f"{wrong} of {len(block)} vectors are not of unit length"
+        yield f"{wrong} of {pluralize(len(block), 'vector')} are not of unit length"
     if (np.abs(block.lat) > 90).any() or np.isinf(block.lon).any():
         yield "a position is out of range"
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.io import Constraint
+from marsretrieval.text import pluralize
 
 PLUGIN_FAMILY = "plugin"  # family of the models of plugins and of `module:Class`
 # Loader in the spec of an object, which exists in one process only.
@@ -280,7 +281,7 @@ def truncate(vectors: npt.NDArray[Any], dim: int) -> npt.NDArray[Any]:
         DataError: If a truncated row is zero.
     """
     if dim >= vectors.shape[1]:
-        raise UsageError(f"{dim:,} dimensions of vectors that have {vectors.shape[1]:,}")
+        raise UsageError(f"{pluralize(dim, 'dimension')} of vectors that have {vectors.shape[1]:,}")
     rows = vectors[:, :dim].astype(np.float32)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     if not (norms > 0).all():

@@ -31,6 +31,7 @@ from marsretrieval.errors import (
     UnknownNameError,
     UsageError,
 )
+from marsretrieval.text import pluralize
 
 _LOADER = "marsretrieval.encoders.mteb:load"
 _BOTH: frozenset[Modality] = frozenset({"image", "text"})
@@ -132,7 +133,7 @@ def load(spec: ModelSpec, options: LoadOptions) -> MtebEncoder:
         ) from error
     if missing:
         raise ModelLoadError(
-            f"{spec.id}: {len(missing)} weights are missing and would be random "
+            f"{spec.id}: {pluralize(len(missing), 'weight')} missing, which would be random "
             f"({', '.join(missing[:3])})",
             remedy="The files are not of the architecture that MTEB's loader builds.",
         )

@@ -69,7 +69,7 @@ class Results:
         if len(chosen) != 1:
             labels = ", ".join(_label(result) for result in chosen) or "none"
             raise UsageError(
-                f"{len(chosen)} results of task {key} ({labels})",
+                f"{pluralize(len(chosen), 'result')} of task {key} ({labels})",
                 remedy="Choose one with select(task=..., model=...)[0].",
             )
         return chosen[0]

@@ -17,6 +17,7 @@ from marsretrieval.geo import vector_files
 from marsretrieval.geo.crs import Converter, converter_from
 from marsretrieval.geo.sphere import Box, wrap_lon
 from marsretrieval.io import read_json
+from marsretrieval.text import pluralize
 
 Floats = npt.NDArray[np.float64]
 
@@ -283,7 +284,8 @@ def _ring(value: Any, convert: Converter | None) -> Floats:
         raise _InvalidGeometryError("a coordinate is not a number") from error
     if len(corners) < 4:
         raise _InvalidGeometryError(
-            f"a ring has {len(corners)} positions; it needs at least 4, the last equal to the first"
+            f"a ring has {pluralize(len(corners), 'position')}; it needs at least 4, the last "
+            "equal to the first"
         )
     if not np.isfinite(corners).all():
         raise _InvalidGeometryError("a coordinate is not finite")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from marsretrieval.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from marsretrieval.inventory.answers import Answer
     from marsretrieval.inventory.files import (
         InventoryError,
         InventoryFiles,
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
         Mark,
         inventory_path,
     )
-    from marsretrieval.inventory.inventory import Answer, Inventory, NextTiles
+    from marsretrieval.inventory.inventory import Inventory, NextTiles
     from marsretrieval.inventory.summary import estimate_files
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "marsretrieval.inventory.answers": ("Answer",),
         "marsretrieval.inventory.files": (
             "InventoryError",
             "InventoryFiles",
@@ -39,7 +41,7 @@ __getattr__, __dir__ = lazy_exports(
             "Mark",
             "inventory_path",
         ),
-        "marsretrieval.inventory.inventory": ("Answer", "Inventory", "NextTiles"),
+        "marsretrieval.inventory.inventory": ("Inventory", "NextTiles"),
         "marsretrieval.inventory.summary": ("estimate_files",),
     },
 )

@@ -410,7 +410,8 @@ class InventoryFiles:
             marks.append(from_json(Mark, value, source=source, error=InventoryError))
         if tail:
             self.torn = (
-                f"{path}: the last line is incomplete ({len(tail)} bytes): the mark that was being "
+                f"{path}: the last line is incomplete ({pluralize(len(tail), 'byte')}): the mark "
+                "that was being "
                 "written when a process was killed is lost"
             )
             if self._writable:
@@ -425,7 +426,7 @@ class InventoryFiles:
                 raise InventoryError(f"{path}: not audit {len(audits) + 1} of schema {SCHEMA}")
             if audit.marks_before > len(self.marks):
                 raise InventoryError(
-                    f"{path}: began after {audit.marks_before:,} marks, and {MARKS} has "
+                    f"{path}: began after {pluralize(audit.marks_before, 'mark')}, and {MARKS} has "
                     f"{len(self.marks):,}",
                     remedy=f"Restore {MARKS}: lines are missing.",
                 )

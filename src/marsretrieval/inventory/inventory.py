@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,15 +17,20 @@ import numpy.typing as npt
 from marsretrieval import __version__
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.inventory import audit as audits
+from marsretrieval.inventory.answers import (
+    MARK_VALUES,
+    Answer,
+    check_answers,
+    check_unique,
+    mark_value,
+)
 from marsretrieval.inventory.files import (
     AUDITS,
-    MAX_COUNT,
     SCHEMA,
     Audit,
     InventoryFiles,
     InventoryHeader,
     Mark,
-    MarkValue,
     now,
     statuses,
 )
@@ -51,43 +58,17 @@ if TYPE_CHECKING:
 
     from marsretrieval.embeddings import EmbeddingStore
 
+_LOG = logging.getLogger(__name__)
+
 Vector = npt.NDArray[np.float32]
 
 QUERY, LEARNED, SHOWN = "query.npy", "learned.npy", "shown.json"
-MARK_VALUES: tuple[MarkValue, ...] = ("yes", "no", "unsure", "none")
 DOMAIN = 6300  # tiles: three strata of 300, 1,200 and 4,800 unmarked ones
 COUNT = 25  # tiles to look at next
 
 _EXPLORING = 3  # one of so many tiles is drawn from further down the ranking
 _DEPTH = 10  # exploring reaches so many ranks per tile marked yes
 _MIN_DEPTH = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer to record.
-
-    Attributes:
-        id: Tile id.
-        mark: The answer; `none` takes an earlier one back.
-        count: Landforms within the tile.
-        tiles: Positive tiles of the place that the tile belongs to, itself included.
-        note: Free text.
-        search: Key of the search that showed the tile, see `save_search`.
-        rank: Its rank in that search, from 1.
-        score: Its score in that search.
-        page: Page of the open audit that shows the tile, if the answer is for an audit.
-    """
-
-    id: str
-    mark: MarkValue
-    count: int | None = None
-    tiles: int | None = None
-    note: str | None = None
-    search: str | None = None
-    rank: int | None = None
-    score: float | None = None
-    page: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,21 +225,14 @@ class Inventory:
             OutputError: If the marks could not be saved.
         """
         if isinstance(answers, Mapping):
-            answers = [Answer(name, _mark_value(value)) for name, value in answers.items()]
-        if not answers:
-            raise UsageError("no marks given", remedy="Give ID=yes, ID=no or ID=unsure.")
-        for answer in answers:
-            _mark_value(answer.mark)
-            for name, number in (("count", answer.count), ("tiles", answer.tiles)):
-                if number is not None and not 1 <= number <= MAX_COUNT:
-                    raise UsageError(f"{name} of {answer.id} must be 1 to 2^62, not {number}")
-                if number is not None and answer.mark in ("no", "none"):
-                    raise UsageError(
-                        f"{name} of {answer.id}, which is marked {answer.mark}",
-                        remedy=f"Leave {name} out, or mark the tile yes or unsure.",
-                    )
+            answers = [Answer(name, mark_value(value)) for name, value in answers.items()]
+        check_answers(answers)
         self.files.require_writable()
-        rows = rows_of(self.store, [answer.id for answer in answers])
+        rows = rows_of(
+            self.store,
+            [answer.id for answer in answers],
+            sources=[answer.source for answer in answers],
+        )
         columns = known_of(self.store).take(rows)
         page_slots = self._shown()
         time = now()
@@ -280,10 +254,7 @@ class Inventory:
                     **self._origin(answer, name, page_slots),
                 )
             )
-        names = [mark.id for mark in marks]
-        if len(set(names)) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise UsageError(f"{twice} is marked twice", remedy="Give one answer per tile.")
+        check_unique([mark.id for mark in marks], answers)
         self.files.append(marks)
         return self.counts()
 
@@ -527,6 +498,7 @@ class Inventory:
                 score=round(float(scores[position]), 7),
             )
         if self.files.writable:
+            self._set_damaged_aside()
             write_json(self.path / SHOWN, {"search": search, "tiles": tiles})
         return NextTiles(tiles)
 
@@ -544,16 +516,29 @@ class Inventory:
             )
         ]
 
+    def _set_damaged_aside(self) -> None:
+        """Rename `shown.json` if it is damaged, so that it is not overwritten."""
+        try:
+            self._shown()
+        except DataError as error:
+            names = (f"shown.damaged-{number}.json" for number in itertools.count(1))
+            aside = next(path for name in names if not (path := self.path / name).exists())
+            (self.path / SHOWN).rename(aside)
+            _LOG.warning("%s; renamed to %s", error.message, aside.name)
+
     def _shown(self) -> dict[str, dict[str, Any]]:
         """Return the tiles that `next` showed last, with how they were chosen."""
         path = self.path / SHOWN
         if not path.exists():
             return {}
-        value = read_json(path)
+        remedy = "Run `inventory next` again, which renames the damaged file."
         try:
+            value = read_json(path)
             return {tile["id"]: {**tile, "search": value["search"]} for tile in value["tiles"]}
         except (KeyError, TypeError) as error:
-            raise DataError(f"{path}: damaged", remedy="Delete this file.") from error
+            raise DataError(f"{path}: damaged", remedy=remedy) from error
+        except DataError as error:
+            raise DataError(error.message, remedy=remedy) from error
 
     def _origin(
         self, answer: Answer, name: str, pages: Mapping[str, Mapping[str, Any]]
@@ -590,10 +575,3 @@ class Inventory:
         if len(wrong):
             rows[wrong] = rows_of(self.store, [names[index] for index in wrong.tolist()])
         return rows
-
-
-def _mark_value(value: str) -> MarkValue:
-    for allowed in MARK_VALUES:
-        if value == allowed:
-            return allowed
-    raise UsageError(f"'{value}' is not a mark", remedy="Use yes, no, unsure, or none (take back).")

@@ -41,9 +41,8 @@ def describe(estimate: Mapping[str, Any]) -> str:
         )
     if estimate["audit"] is None:
         return f"All {estimate['population']:,} tiles are marked: {confirmed:,} show {landform}."
-    scope = (
-        f"Among the first {estimate['domain']:,} tiles of the ranking and the tiles marked before"
-    )
+    domain = pluralize(estimate["domain"], "tile")
+    scope = f"Among the first {domain} of the ranking and the tiles marked before"
     if tiles["estimate"] is None:
         return (
             f"{scope}, {confirmed:,} are confirmed to show {landform}; the audit has not yet "
@@ -62,7 +61,7 @@ def describe(estimate: Mapping[str, Any]) -> str:
         "none was looked at"
     )  # fmt: skip
     return (
-        f"{sentence}; of the other {rest['tiles']:,} tiles {looked}, so that at most "
+        f"{sentence}; of the other {pluralize(rest['tiles'], 'tile')} {looked}, so that at most "
         f"{_number(rest['high'])} do (95 %)."
     )
 

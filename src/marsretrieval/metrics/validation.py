@@ -37,13 +37,14 @@ def unit_rows(vectors: npt.ArrayLike, name: str) -> npt.NDArray[np.float32]:
     bad = np.flatnonzero(~np.isfinite(norms))
     if bad.size:
         raise DataError(
-            f"{name}: {bad.size} rows hold NaN or infinity (first: row {bad[0]})",
+            f"{name}: NaN or infinity in {bad.size} of {len(rows)} rows (first: row {bad[0]})",
             remedy="Compute these rows again, or remove them from all inputs.",
         )
     bad = np.flatnonzero(np.abs(norms - 1) > _UNIT_TOLERANCE)
     if bad.size:
         raise DataError(
-            f"{name}: {bad.size} rows are not of unit length (row {bad[0]}: {norms[bad[0]]:.4g})",
+            f"{name}: {bad.size} of {len(rows)} rows are not of unit length "
+            f"(row {bad[0]}: {norms[bad[0]]:.4g})",
             remedy="Divide every row by its Euclidean norm.",
         )
     return rows

@@ -19,6 +19,7 @@ from marsretrieval.report.result_files import ResultFile, require_unlimited
 from marsretrieval.report.table import Cell
 from marsretrieval.report.tables import model_tables
 from marsretrieval.tasks import Settings
+from marsretrieval.text import pluralize
 
 # Direction to the name of MTEB's task.
 MTEB_TASKS: Mapping[str, str] = {
@@ -159,7 +160,8 @@ def _require_frozen_dataset(file: ResultFile) -> None:
         dataset = data.get("repository") or ("synthetic data" if data.get("synthetic") else "data")
         revision = f"@{data['revision']}" if data.get("revision") else ""
         raise DataError(
-            f"{file.path}: on {dataset}{revision}, {data['n'].get('pairs', 0):,} pairs; MTEB's "
+            f"{file.path}: on {dataset}{revision}, "
+            f"{pluralize(data['n'].get('pairs', 0), 'pair')}; MTEB's "
             f"tasks are {frozen.repository}@{frozen.revision}, {frozen.rows:,} pairs",
             remedy="marsretrieval data download paired --variant frozen, and run the model on it.",
         )

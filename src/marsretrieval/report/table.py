@@ -17,6 +17,7 @@ from typing import Any
 
 from marsretrieval.report.columns import Metric
 from marsretrieval.results import MEAN, PROTOCOLS, RunResult
+from marsretrieval.text import pluralize
 
 CHANCE = "chance"  # name of the chance row
 MIN_UNITS = 10  # an interval from fewer blocks, classes or pairs is marked
@@ -152,7 +153,7 @@ class Reference:
     @property
     def n(self) -> str:
         """Count of the items as text."""
-        return f"{self.pairs:,} pairs"
+        return pluralize(self.pairs, "pair")
 
     @property
     def source(self) -> str:

@@ -25,6 +25,7 @@ from marsretrieval.results import MEAN, Evaluation
 from marsretrieval.tasks.geolocalization import RADIUS_DEG
 from marsretrieval.tasks.landform_means import mean_over_landforms
 from marsretrieval.tasks.tile_rankings import MAX_K
+from marsretrieval.text import pluralize
 
 _TOLERANCE = 1e-9  # between a stored and a recomputed value
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -314,7 +315,8 @@ def _check_points(checker: _Checker, group: str, evaluation: Evaluation) -> None
     different = int(np.count_nonzero(stored != evaluation.per_query["found_at"]))
     if different:
         checker.outcome.differences.append(
-            f"{group}: found_at of {different} of {len(stored)} points differs from its ranking"
+            f"{group}: found_at of {different} of {pluralize(len(stored), 'point')} differs from "
+            "its ranking"
         )
 
 

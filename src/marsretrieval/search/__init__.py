@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         PUBLISHED_TEMPLATES,
         TEMPLATES,
         away_query,
+        check_text,
         choose_templates,
         compose,
         geolocalization_prompts,
@@ -91,6 +92,7 @@ __all__ = [
     "check_heatmap_path",
     "check_hits_path",
     "check_sheet_path",
+    "check_text",
     "choose_templates",
     "compare_with_catalogue",
     "compose",
@@ -161,6 +163,7 @@ __getattr__, __dir__ = lazy_exports(
         "marsretrieval.search.query": (
             "PUBLISHED_TEMPLATES",
             "TEMPLATES",
+            "check_text",
             "choose_templates",
             "away_query",
             "compose",

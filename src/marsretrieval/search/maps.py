@@ -293,7 +293,7 @@ def _finish(chart: PlanetMap, artist: Any) -> None:
 def _subtitle(hits: Hits) -> str:
     parts = [str(hits.about["model"])] if hits.about.get("model") else []
     if hits.tiles is None:
-        parts.append(f"the best {len(hits):,} tiles" if len(hits) else "no hits")
+        parts.append(f"the best {pluralize(len(hits), 'tile')}" if len(hits) else "no hits")
     else:
         parts.append(f"{pluralize(len(hits), 'place')} of {pluralize(sum(hits.tiles), 'tile')}")
     unknown = sum(lon is None for lon in hits.lon)

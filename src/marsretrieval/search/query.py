@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval.errors import DataError, UsageError
+from marsretrieval.text import has_control_characters, printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -465,6 +466,26 @@ def query_parts(
     )
 
 
+def check_text(text: object) -> None:
+    """Check a query text.
+
+    Args:
+        text: The text.
+
+    Raises:
+        UsageError: If it is no string, is empty, or has line ends or control characters.
+    """
+    if not isinstance(text, str):
+        raise UsageError(f"{text!r} is not a text", remedy="Give strings.")
+    if not text.strip():
+        raise UsageError("the query text is empty", remedy="Give a text to search for.")
+    if has_control_characters(text):
+        raise UsageError(
+            f"the query text '{printable(text, one_line=True)}' has control characters",
+            remedy="Write it on one line, without tabs; give several texts separately.",
+        )
+
+
 def text_vector(
     encoder: QueryEncoder | None, text: str, *, raw: bool = False
 ) -> npt.NDArray[np.float32]:
@@ -479,10 +500,9 @@ def text_vector(
         float32 array of shape (dim,), unit length.
 
     Raises:
-        UsageError: If the text is empty or there is no encoder.
+        UsageError: If the text is empty or has control characters, or there is no encoder.
     """
-    if not text.strip():
-        raise UsageError("the query text is empty", remedy="Give a text to search for.")
+    check_text(text)
     from marsretrieval.embeddings import embed_texts
 
     prompts = prompts_of(text, raw=raw)

@@ -86,7 +86,8 @@ def check_sheet(hits: Hits, path: Path) -> None:
         raise UsageError(f"{path}: no hits for a contact sheet", remedy="Search for more.")
     if len(hits) > MAX_SHEET_HITS:
         raise UsageError(
-            f"{path}: {len(hits):,} hits, and contact sheets hold at most {MAX_SHEET_HITS:,}",
+            f"{path}: {pluralize(len(hits), 'hit')}, and contact sheets hold at most "
+            f"{MAX_SHEET_HITS:,}",
             remedy="Limit them with -k (k=...).",
         )
 

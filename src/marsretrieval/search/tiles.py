@@ -23,7 +23,9 @@ _GUESSES = 3
 _IMAGE_SUFFIX = re.compile(r"\.(png|jpe?g|tiff?|webp)$", re.IGNORECASE)
 
 
-def rows_of(store: EmbeddingStore, ids: Sequence[str]) -> npt.NDArray[np.int64]:
+def rows_of(
+    store: EmbeddingStore, ids: Sequence[str], *, sources: Sequence[str | None] = ()
+) -> npt.NDArray[np.int64]:
     """Return the row of each id.
 
     An image file extension is ignored.
@@ -31,6 +33,7 @@ def rows_of(store: EmbeddingStore, ids: Sequence[str]) -> npt.NDArray[np.int64]:
     Args:
         store: The store.
         ids: n ids.
+        sources: File and line of each id, for the message; n or none.
 
     Returns:
         int64 array of shape (n,); the first row of a repeated id.
@@ -45,11 +48,12 @@ def rows_of(store: EmbeddingStore, ids: Sequence[str]) -> npt.NDArray[np.int64]:
         rows[number] = reader.find(name)
         if rows[number] < 0 and _IMAGE_SUFFIX.search(name):
             rows[number] = reader.find(_IMAGE_SUFFIX.sub("", name))
-    for name, row in zip(ids, rows.tolist(), strict=True):
-        if row < 0:
+    for number, name in enumerate(ids):
+        if rows[number] < 0:
             suggestions = _similar_ids(store, name)
+            source = sources[number] if sources else None
             raise UsageError(
-                f"{store.path} holds no tile '{name}'",
+                f"{'' if source is None else f'{source}: '}{store.path} holds no tile '{name}'",
                 remedy=f"Did you mean {' or '.join(suggestions)}?" if suggestions else
                 "`--json` of a search lists ids; a position (LON,LAT) is accepted too.",
             )  # fmt: skip

@@ -23,6 +23,7 @@ from marsretrieval.search.index.find import discard_index, index_of
 from marsretrieval.search.kernels import WrongBoundsError, choose_kernel, exact_scores
 from marsretrieval.search.scan import BlockScan, IndexScan, Scan, VectorBlock
 from marsretrieval.system import usable_cpus
+from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.geo.regions import Region
@@ -261,7 +262,9 @@ def exact_topk(
     if not np.isfinite(query_vectors).all():
         raise UsageError("a query vector holds NaN or infinity")
     if exclude is not None and exclude.shape != (source.rows,):
-        raise UsageError(f"exclude of shape {exclude.shape}; the store has {source.rows:,} rows")
+        raise UsageError(
+            f"exclude of shape {exclude.shape}; the store has {pluralize(source.rows, 'row')}"
+        )
     results: list[tuple[Scores, Rows]] = []
     stores: Sequence[VectorSource] = getattr(source, "stores", ())
     if stores:

@@ -15,7 +15,7 @@ from marsretrieval.datasets.open import is_dataset_file, read_annotations
 from marsretrieval.errors import DataError, DatasetNotFoundError, TruncatedTextWarning, UsageError
 from marsretrieval.io import parse_json, sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.text import suggest_path
+from marsretrieval.text import has_control_characters, pluralize, printable, suggest_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -396,7 +396,8 @@ def count_cut(encoder: Encoder, texts: Sequence[str], *, role: TextRole) -> dict
         limit = "" if context is None else f" of {context} tokens"
         first = next(text for text in texts if encoder.count_truncated([text], role=role))
         warnings.warn(
-            f"{encoder.id}: {cut} of {len(texts)} prompts are cut at the context length{limit} "
+            f"{encoder.id}: {cut} of {pluralize(len(texts), 'prompt')} are cut at the context "
+            f"length{limit} "
             f"(first: '{shorten(first, 72, placeholder=' ...')}')",
             TruncatedTextWarning,
             stacklevel=3,
@@ -466,4 +467,7 @@ def _parse_class_names(suffix: str, text: str) -> dict[str, str | None]:
         raise ValueError("a duplicate label")
     if not all(names.values()):
         raise ValueError("a label without a name")
+    for name in (*names, *names.values()):
+        if has_control_characters(name):
+            raise ValueError(f"control characters in '{printable(name, one_line=True)}'")
     return {label: None if name == DISTRACTOR else name for label, name in names.items()}

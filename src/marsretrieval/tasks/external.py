@@ -38,7 +38,7 @@ from marsretrieval.tasks.landform import LandformRetrieval
 from marsretrieval.tasks.landform_means import mean_over_landforms
 from marsretrieval.tasks.paired_image_text import PairedImageText
 from marsretrieval.tasks.tile_rankings import score_rankings
-from marsretrieval.text import list_some
+from marsretrieval.text import list_some, pluralize
 
 DIRECTIONS = ("i2t", "t2i")
 MODES = ("text", "image", "hybrid")
@@ -378,7 +378,8 @@ def _evaluate_paired(
     ids = [key for key in captions if key in rows]
     if len(ids) < 2:
         raise DataError(
-            f"{data.folder}: {len(ids)} pairs with a readable image, at least 2 are needed",
+            f"{data.folder}: {pluralize(len(ids), 'pair')} with a readable image, at least 2 are "
+            "needed",
             remedy=f"marsretrieval data verify {data.folder} lists the problems of the others.",
         )
     run.require_queries(

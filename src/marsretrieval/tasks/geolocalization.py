@@ -422,7 +422,8 @@ class Geolocalization:
         assert self.examples is not None
         if self.examples > len(images):
             raise UsageError(
-                f"{landform}: {self.examples} examples of {len(images)} readable images",
+                f"{landform}: {pluralize(self.examples, 'example')} of {len(images)} readable "
+                "images",
                 remedy="Give a smaller number of examples.",
             )
         generator = np.random.default_rng(seed_of(seed, f"examples/{landform}"))

@@ -184,7 +184,8 @@ class LandformRetrieval:
             if label_set and all(map(_NUMBER.fullmatch, label_set)):
                 warnings.warn(
                     MarsRetrievalWarning(
-                        f"{folder}: its {len(label_set)} labels are numbers without names, so "
+                        f"{folder}: its {pluralize(len(label_set), 'label')} are numbers without "
+                        "names, so "
                         "the query "
                         f"text would be '{sorted(label_set)[0]}'. Name the classes: "
                         "--class-names FILE"
@@ -196,7 +197,8 @@ class LandformRetrieval:
         if missing:
             names = ", ".join(missing[:_MAX_NAMES]) + (", ..." if len(missing) > _MAX_NAMES else "")
             raise UsageError(
-                f"the class names lack {len(missing)} of {len(label_set)} labels of {folder}: "
+                f"the class names lack {len(missing)} of {pluralize(len(label_set), 'label')} of "
+                f"{folder}: "
                 f"{names}",
                 remedy="Name every label: a line per class in the order of their numbers from 0, "
                 "or lines LABEL,NAME in a .csv, or an object in a .json.",

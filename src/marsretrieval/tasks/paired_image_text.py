@@ -196,7 +196,8 @@ class PairedImageText:
                 for key in text_ids if key not in rows]  # fmt: skip
         if len(pairs) < 2:
             raise DataError(
-                f"{data.folder}: {len(pairs)} pairs with a readable image, at least 2 are needed",
+                f"{data.folder}: {pluralize(len(pairs), 'pair')} with a readable image, at least "
+                "2 are needed",
                 remedy=f"marsretrieval data verify {data.folder} lists the problems of the others.",
             )
         image_rows, text_rows = (np.array(column) for column in zip(*pairs, strict=True))

@@ -19,6 +19,7 @@ from marsretrieval.datasets.images import make_thumbnail
 from marsretrieval.datasets.open import open_images
 from marsretrieval.errors import ImageError, MarsRetrievalError
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
+from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -121,7 +122,9 @@ def make_thumbnails(
     )  # fmt: skip
     if not missing:
         return table, []
-    return table, [f"warning: {missing:,} of {len(ids):,} thumbnails for the report cannot be made"]
+    return table, [
+        f"warning: {missing:,} of {pluralize(len(ids), 'thumbnail')} for the report cannot be made"
+    ]
 
 
 def _kind(group: str) -> str:

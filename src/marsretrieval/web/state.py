@@ -13,6 +13,7 @@ import numpy as np
 from fastapi import Depends, HTTPException, Query, Request
 
 from marsretrieval.search import Hits
+from marsretrieval.text import pluralize
 from marsretrieval.web import schemas
 from marsretrieval.web.images import MapImages
 from marsretrieval.web.map_inventory import MapInventory
@@ -160,7 +161,7 @@ def describe_search(server: Server, store: MapStore, search: Search) -> schemas.
             f"{len(truncated)} of the texts exceed the context length of the model and were cut"
         )
     if without_data := about.get("without_data"):
-        notes.append(f"{without_data:,} tiles without data were left out")
+        notes.append(f"{pluralize(without_data, 'tile')} without data were left out")
     lowest = search.codes.lowest
     return schemas.SearchResponse(
         key=search.key,

@@ -25,6 +25,7 @@ from marsretrieval.datasets.webdataset import write_tar
 from marsretrieval.errors import DataError
 from marsretrieval.io import Int64
 from marsretrieval.progress import ProgressTask
+from marsretrieval.text import pluralize
 
 _SCHEMA_VERSION = 1
 
@@ -183,7 +184,7 @@ def pack_quad(
             )
         if stats.failed and finished_manifest(out, quad, spec) is not None:
             raise DataError(
-                f"{source}: {len(stats.failed)} tiles could not be cut, such as "
+                f"{source}: {pluralize(len(stats.failed), 'tile')} could not be cut, such as "
                 f"{next(iter(stats.failed.items()))}; the earlier complete tar is kept"
             )
     quad_manifest = QuadManifest(

@@ -37,6 +37,7 @@ from marsretrieval.errors import DataError, UsageError
 from marsretrieval.io import make_folder, output_folder, remove_stale
 from marsretrieval.progress import NO_PROGRESS, Progress, ProgressTask
 from marsretrieval.system import usable_cpus
+from marsretrieval.text import pluralize
 
 _MOVED = "Check whether the mosaic has moved, and pass its address with --server."
 _CERTIFICATE = (
@@ -380,7 +381,8 @@ def _check_same_spec(out: Path, spec: TileSpec, *, force: bool) -> None:
     conflicts = [] if force else otherwise_cut(out, spec)
     if conflicts:
         raise UsageError(
-            f"{out}: holds {len(conflicts)} quads cut with other options, such as {conflicts[0]}",
+            f"{out}: holds {pluralize(len(conflicts), 'quad')} cut with other options, such as "
+            f"{conflicts[0]}",
             remedy="Choose another --out, or use --force to replace them.",
         )
 

@@ -43,7 +43,7 @@ from marsretrieval.datasets.webdataset import write_tar
 from marsretrieval.errors import DataError, TableError
 from marsretrieval.io import atomic_path, sha256_file, sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.text import confined, table_cell
+from marsretrieval.text import confined, pluralize, table_cell
 
 SHARD_ROWS = 250  # rows per tar; fixed, so that an image recovered later changes only one tar
 IMAGE_BYTES = 2 * 600_000  # upper estimate for an image in the cache and in its tar
@@ -234,7 +234,7 @@ def download_pairs(
     pairs = read_pairs(table)
     if source.rows not in (None, len(pairs)) and listing.revision == source.revision:
         raise TableError(
-            f"{table}: {len(pairs):,} pairs, {source.rows:,} expected at this revision",
+            f"{table}: {pluralize(len(pairs), 'pair')}, {source.rows:,} expected at this revision",
             remedy="Delete this folder and run it again.",
         )
     images = link_cache(folder, cache)
@@ -255,7 +255,8 @@ def download_pairs(
     ]
     if not packed:
         raise DataError(
-            f"{folder}: none of {len(pairs):,} images is available (first: {missing[0].reason})",
+            f"{folder}: none of {pluralize(len(pairs), 'image')} is available (first: "
+            f"{missing[0].reason})",
             remedy="Check the network and run it again, or use --variant frozen.",
         )
     parameters = _PUBLISHED if source.variant == "published" else _UNCHANGED

@@ -35,7 +35,7 @@ from marsretrieval.datasets.records import (
 from marsretrieval.errors import DataError, DatasetNotFoundError, OutputError
 from marsretrieval.io import atomic_path, make_folder, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.text import confined
+from marsretrieval.text import confined, pluralize
 
 _SKIPPED_NAMES = (".gitattributes", ".gitignore")
 _MAX_WORKERS = 4
@@ -424,7 +424,9 @@ def _counts(source: Source, listing: Listing, folder: Path) -> dict[str, Any]:
         }
     rows = sum(shard.rows or 0 for shard in open_images(folder).shards())
     if source.rows not in (None, rows) and listing.revision == source.revision:
-        raise DataError(f"{folder}: {rows:,} rows, {source.rows:,} expected at this revision")
+        raise DataError(
+            f"{folder}: {pluralize(rows, 'row')}, {source.rows:,} expected at this revision"
+        )
     return {"rows": rows}
 
 

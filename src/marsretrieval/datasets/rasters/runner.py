@@ -28,7 +28,7 @@ from marsretrieval.errors import DataError, DatasetNotFoundError, UsageError
 from marsretrieval.io import output_folder
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.system import usable_cpus
-from marsretrieval.text import format_metres, suggest_path
+from marsretrieval.text import format_metres, pluralize, suggest_path
 
 # Expected size of a tile, per pixel and band.
 _BYTES_PER_PIXEL = {"png": 0.5, "jpeg": 0.27}
@@ -356,7 +356,8 @@ def _check_same_spec(
     conflicts = [manifest.name for manifest in manifests if manifest.spec_hash != spec.hash]
     if conflicts and not force:
         raise UsageError(
-            f"{out}: holds tiles of {len(conflicts)} rasters cut with other options, such as "
+            f"{out}: holds tiles of {pluralize(len(conflicts), 'raster')} cut with other options, "
+            "such as "
             f"{conflicts[0]}",
             remedy="Choose another --out, or --force to cut over them.",
         )

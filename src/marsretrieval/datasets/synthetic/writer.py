@@ -193,6 +193,22 @@ def write_planet(
     return _summary(out, record, made=True)
 
 
+def list_foreign(out: Path) -> list[str]:
+    """List the visible contents of a folder that are not part of a synthetic planet.
+
+    Args:
+        out: The folder, which need not exist.
+
+    Returns:
+        Names in order.
+    """
+    if not out.is_dir():
+        return []
+    own = {*_TOP, PLANET_FILE}
+    names = (path.name for path in out.iterdir() if not path.name.startswith("."))
+    return sorted(name for name in names if name not in own)
+
+
 def _size(name: str) -> PlanetSize:
     try:
         return SIZES[name]

@@ -19,6 +19,7 @@ from marsretrieval.report.columns import METRICS
 from marsretrieval.report.grouping import ResultEntry, ResultSet
 from marsretrieval.report.html.gallery import MODELS
 from marsretrieval.report.tables import metric_value
+from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -320,7 +321,8 @@ class Scene:
         """Counts as text."""
         points = len(self.missed) + len(self.found)
         return (
-            f"first {self.k:,} tiles: {len(self.hits):,} hits, {len(self.alarms):,} false alarms; "
+            f"first {pluralize(self.k, 'tile')}: {pluralize(len(self.hits), 'hit')}, "
+            f"{pluralize(len(self.alarms), 'false alarm')}; "
             f"{len(self.missed):,} of {points:,} points missed"
         )
 

@@ -12,6 +12,7 @@ from marsretrieval.report.columns import METRICS
 from marsretrieval.report.grouping import ResultEntry, ResultSet
 from marsretrieval.report.tables import metric_value
 from marsretrieval.tasks.thumbnails import PAIRED, queries_by_kind, shown_hits
+from marsretrieval.text import pluralize
 
 MODELS = 3  # best models of a result set that are shown
 BUDGET = 1_900_000  # bytes of all thumbnails of a page, before base64 encoding
@@ -193,7 +194,9 @@ def _add_images(gallery: Gallery, results: ResultSet, thumbnails: Thumbnails | N
             added = (thumbnails.add(image, results.key) for image in examples[name].values())
             example_keys[name] = [key for key in added if key is not None]
         missing, too_many = len(shown_ids) - len(keys), list(keys.values()).count(None)
-        of_all = f"of {len(shown_ids):,} images of {results.data.get('name', 'the data')}"
+        of_all = (
+            f"of {pluralize(len(shown_ids), 'image')} of {results.data.get('name', 'the data')}"
+        )
         if missing:
             notes.append(
                 f"{missing:,} {of_all} have no thumbnail: their ids are shown. "

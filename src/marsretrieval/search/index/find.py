@@ -229,7 +229,9 @@ def drop_index(path: str | Path) -> int:
     """
     path = Path(path)
     if not (path / "manifest.json").is_file():
-        raise StoreError(f"{path}: no embedding store (no manifest.json)")
+        raise StoreError(
+            f"{path}: no embedding store (no manifest.json)", remedy="Name the folder of a store."
+        )
     freed = 0
     for root in _roots(path):
         for folder in _index_folders(root):

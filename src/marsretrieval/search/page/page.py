@@ -163,10 +163,10 @@ def check_page(hits: Hits, path: Path, images: int) -> None:
         UsageError: If there are too many hits, or `images` is negative.
     """
     if images < 0:
-        raise UsageError(f"a page with {images} images", remedy="Use 0 or more.")
+        raise UsageError(f"a page with {pluralize(images, 'image')}", remedy="Use 0 or more.")
     if len(hits) > MAX_HITS:
         raise UsageError(
-            f"{path}: {len(hits):,} hits, and a page holds at most {MAX_HITS:,}",
+            f"{path}: {pluralize(len(hits), 'hit')}, and a page holds at most {MAX_HITS:,}",
             remedy="Limit them with -k (k=...), or write a .csv, .parquet or .gpkg file.",
         )
 
@@ -355,7 +355,7 @@ def _facts(hits: Hits, store: EmbeddingStore | None) -> list[tuple[str, str]]:
         ("model", about.get("model")),
         ("store", None if about.get("stores") else about.get("store")),
         *(
-            ("store", f"{part['path']} ({part['rows']:,} tiles)")
+            ("store", f"{part['path']} ({pluralize(part['rows'], 'tile')})")
             for part in about.get("stores") or ()
         ),
         ("images from", dataset.get("name")),
