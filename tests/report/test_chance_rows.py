@@ -112,7 +112,7 @@ def test_note_names_the_resampled_unit() -> None:
     counts = {"fans/text": 4, "fans/image": 4, "cones/text": 11, "mean over landforms/text": 4}
     note = interval_note((group, basis(count)) for group, count in counts.items())
     assert note == (
-        f"Intervals are from spatial blocks: fans 4{DAGGER}, cones 11, the mean over landforms at "
-        f"least 4{DAGGER}. {DAGGER} Unreliable: from fewer than 10 spatial blocks."
+        f"Intervals are from spatial blocks: 4{DAGGER} for fans, 11 for cones, at least 4{DAGGER} "
+        f"for the mean over landforms. {DAGGER} Unreliable: from fewer than 10 spatial blocks."
     )
     assert interval_note([("all", {})]) == ""

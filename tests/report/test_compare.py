@@ -322,6 +322,11 @@ def test_output_shows_metrics_and_largest_query_changes(
     assert "Paired bootstrap over queries, 50 resamples" in " ".join(output.split())
     print_comparison(compared(results, "paired-image-text"), top=0)
     assert "gain" not in capsys.readouterr().out
+    comparison = compared(results, "geolocalization")
+    points = [n for name, n in comparison.data["n"].items() if name.startswith("points/")]
+    print_comparison(comparison)
+    heading = " ".join(capsys.readouterr().out.split("A:")[0].split())
+    assert f"{len(points)} landforms, {sum(points)} points (set " in heading
 
 
 def test_means_over_other_landforms_are_not_compared(results: list[Path], tmp_path: Path) -> None:

@@ -82,11 +82,9 @@ class ResultSet:
     def caption(self) -> str:
         """Task, data, N and set hash, which every table must state."""
         synthetic = ", synthetic" if self.data.get("synthetic") else ""
-        items = _points_hash(self.data)
-        points = f", points {items[:8]}" if items else ""
         name = f"{self.task}: {self.data.get('name', '')}{synthetic}"
         note = f", {self.note}" if self.note else ""
-        return f"{name}, {self.n} (set {self.set_hash[:8]}{points}){note}"
+        return f"{name}, {describe_items(self.data)}{note}"
 
     @property
     def note(self) -> str:
@@ -114,12 +112,7 @@ class ResultSet:
     @cached_property
     def n(self) -> str:
         """Counts as text; the points of all landforms as one number."""
-        counts = {name: count for name, count in self.data["n"].items() if "/" not in name}
-        points = [count for name, count in self.data["n"].items() if name.startswith("points/")]
-        if points:
-            covered = "covered points" if self.data.get("covered_only") else "points"
-            counts |= {"landforms": len(points), covered: sum(points)}
-        return ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        return _describe_counts(self.data)
 
     @cached_property
     def modes(self) -> list[str]:
@@ -192,6 +185,30 @@ def comparable(result: RunResult) -> tuple[Any, ...]:
     counts = sorted(data["n"].items())
     options = sha256_json(result.measure_options) if result.measure_options else ""
     return result.task, result.limit, options, data["set_hash"], _points_hash(data), *counts
+
+
+def describe_items(data: Mapping[str, Any]) -> str:
+    """Describe the items of a result, as every table must.
+
+    Args:
+        data: `RunResult.data`.
+
+    Returns:
+        Counts, set hash and, for geo-localization, hash of the points, such as
+        "800 tiles, 5 landforms, 85 points (set d205d2c5, points 6f1c2a90)".
+    """
+    items = _points_hash(data)
+    points = f", points {items[:8]}" if items else ""
+    return f"{_describe_counts(data)} (set {data['set_hash'][:8]}{points})"
+
+
+def _describe_counts(data: Mapping[str, Any]) -> str:
+    counts = {name: count for name, count in data["n"].items() if "/" not in name}
+    points = [count for name, count in data["n"].items() if name.startswith("points/")]
+    if points:
+        covered = "covered points" if data.get("covered_only") else "points"
+        counts |= {"landforms": len(points), covered: sum(points)}
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
 def _points_hash(data: Mapping[str, Any]) -> str:

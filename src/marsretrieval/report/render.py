@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from marsretrieval.report.columns import METRICS, Metric
+from marsretrieval.report.grouping import describe_items
 from marsretrieval.report.table import DAGGER, Cell, Column, ResultTable, Row
 from marsretrieval.report.tables import evaluation_tables
 from marsretrieval.results import describe_options
@@ -379,12 +380,11 @@ def print_comparison(comparison: Comparison, *, top: int = 5) -> None:
     """
     out = console()
     data = comparison.data
-    n = ", ".join(f"{count:,} {name}" for name, count in data["n"].items() if "/" not in name)
     limit = f", limited to {data['limit']['count']:,}" if data.get("limit") else ""
     options = describe_options(comparison.options)
     limit += f", {options}" if options else ""
     out.print(
-        f"\n{comparison.task}, {comparison.protocol}: {n} (set {data['set_hash'][:8]}){limit}\n"
+        f"\n{comparison.task}, {comparison.protocol}: {describe_items(data)}{limit}\n"
         f"A: {comparison.a}\nB: {comparison.b}",
         markup=False,
     )

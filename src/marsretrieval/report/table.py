@@ -23,6 +23,7 @@ CHANCE = "chance"  # name of the chance row
 MIN_UNITS = 10  # an interval from fewer blocks, classes or pairs is marked
 DAGGER = "\N{DAGGER}"
 
+_MEAN_NAME = "the mean over landforms"
 _DIGITS = 9  # significant digits when comparing the chance of two results
 
 BOTH = "both"  # protocol of rows that are equal under both
@@ -87,7 +88,10 @@ def interval_note(evaluations: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
         if list(of_unit) == [""]:
             sentences.append(f"Intervals are from {_marked(of_unit[''])} {unit}.")
         else:
-            parts = [f"{name} {_marked(count)}" for name, count in of_unit.items()]
+            parts = [
+                f"{'at least ' * (name == _MEAN_NAME)}{_marked(count)} for {name}"
+                for name, count in of_unit.items()
+            ]
             sentences.append(f"Intervals are from {unit}: {', '.join(parts)}.")
         if min(of_unit.values()) < MIN_UNITS:
             sentences.append(f"{DAGGER} Unreliable: from fewer than {MIN_UNITS} {unit}.")
@@ -97,7 +101,7 @@ def interval_note(evaluations: Iterable[tuple[str, Mapping[str, Any]]]) -> str:
 def _name(group: str) -> str:
     """Landform of a query group; its blocks are the same for all kinds of query."""
     if group.startswith(MEAN):
-        return "the mean over landforms at least"
+        return _MEAN_NAME
     return "" if group == "all" else group.rpartition("/")[0] or group
 
 
