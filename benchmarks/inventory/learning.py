@@ -73,7 +73,7 @@ def main() -> None:
         truth = geo.near_any(lon, lat, x, y, RADIUS_DEG)
         if truth.sum() >= MIN_POSITIVES:
             truths[name] = truth
-            texts[name] = store.vector(store.question(name.replace("_", " ")))
+            texts[name] = store.vector(store.prepare_search(name.replace("_", " ")))
     whitening = Whitening.from_vectors(vectors)
 
     def rocchio(yes: Array, no: Array, text: Array) -> Array:

@@ -50,12 +50,12 @@ def test_number_of_hits(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     reached = store.search("dunes", min_score=ranked[8].score - 1e-6)
     assert [hit.id for hit in reached] == [hit.id for hit in ranked[:9]]
     assert reached.about["count"] is None
-    assert dict(store.question("dunes", min_score=0.2).describe())["hits"] == "all"
+    assert dict(store.prepare_search("dunes", min_score=0.2).describe())["hits"] == "all"
     assert len(store.search("dunes", min_score=ranked[8].score - 1e-6, k=4)) == 4
     example = store.search(like=ranked[0].id, min_score=-1)
     assert len(example) == 19 and ranked[0].id not in example.hits.ids
     with pytest.raises(UsageError, match="not a number"):
-        store.question("dunes", min_score=float("nan"))
+        store.prepare_search("dunes", min_score=float("nan"))
 
 
 def test_example_tile_is_excluded_from_hits(store: Any) -> None:
@@ -135,15 +135,15 @@ def test_several_texts_in_one_pass(store: Any) -> None:
             passes.append(label)
             return NO_PROGRESS.start(label, total, unit)
 
-    results = store.search_each(["dunes", "ice"], k=4, progress=Watch())
+    results = store.search_many(["dunes", "ice"], k=4, progress=Watch())
     assert passes == ["search"]
     for text, result in zip(("dunes", "ice"), results, strict=True):
         alone = store.search(text, k=4)
         assert [hit.id for hit in result] == [hit.id for hit in alone]
         assert result.about["text"] == text
-    assert store.search_each([]) == []
+    assert store.search_many([]) == []
     with pytest.raises(UsageError, match="must share k"):
-        store.answers([store.question("dunes", k=1), store.question("ice", k=2)])
+        store.run_searches([store.prepare_search("dunes", k=1), store.prepare_search("ice", k=2)])
 
 
 def test_queries_in_one_call_must_share_the_region(store: Any) -> None:
@@ -155,10 +155,10 @@ def test_queries_in_one_call_must_share_the_region(store: Any) -> None:
         ("region", square(0), square(-100)),
         ("bbox", (-60, -10, 59.99999, 10), (-60, -10, 60.000001, 10)),
     ):
-        questions = [store.question("dunes", **{name: region}) for region in (one, other, one)]
-        assert len(store.answers(questions[::2])) == 2
+        searches = [store.prepare_search("dunes", **{name: region}) for region in (one, other, one)]
+        assert len(store.run_searches(searches[::2])) == 2
         with pytest.raises(UsageError, match="must share k"):
-            store.answers(questions)
+            store.run_searches(searches)
 
 
 def test_results_as_files_and_maps(store: Any, tmp_path: Path) -> None:
@@ -240,18 +240,14 @@ def test_invalid_stores(folder: Path, tmp_path: Path) -> None:
 
 def test_importing_the_package_loads_no_heavy_libraries() -> None:
     code = (
-        "import sys, time; start = time.perf_counter(); import marsretrieval; "
-        "print(time.perf_counter() - start); "
-        "assert 'numpy' not in sys.modules; marsretrieval.open_store; "
+        "import sys; before = set(sys.modules); import marsretrieval; "
+        "roots = {name.partition('.')[0] for name in set(sys.modules) - before}; "
+        "assert roots - set(sys.stdlib_module_names) == {'marsretrieval'}, roots; "
+        "marsretrieval.open_store; "
         "assert not {'torch', 'matplotlib', 'transformers'} & set(sys.modules); "
         "assert 'open_store' in dir(marsretrieval)"
     )
-    run = [sys.executable, "-c", code]
-    fastest = min(
-        float(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
-        for _ in range(3)
-    )
-    assert fastest < 0.05
+    subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         marsretrieval.nothing  # noqa: B018
 

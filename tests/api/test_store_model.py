@@ -108,7 +108,7 @@ def test_a_store_does_not_choose_a_checkpoint(folder: Path) -> None:
     assert len(marsretrieval.open_store("with-weights", trust=True).search("dunes")) == 4
     rename(folder / "store", "mars-nano", checkpoint=str(folder / "store" / "inside.pt"))
     with pytest.raises(UsageError, match=r"inside\.pt"):
-        marsretrieval.open_store("store").question("dunes")
+        marsretrieval.open_store("store").prepare_search("dunes")
         marsretrieval.open_store("store").search("dunes")
 
 

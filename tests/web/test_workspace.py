@@ -37,8 +37,8 @@ def test_further_hits_of_an_indexed_store_equal_those_of_an_exact_search(indexed
         SearchBody(like=[tiles[0]]),
         SearchBody(like=[tiles[0]], not_like=[tiles[1]], bbox=box),
     ):
-        question = indexed.question(request, Pictures())
-        search = indexed.search(question, lambda: True)
+        prepared = indexed.prepare_search(request, Pictures())
+        search = indexed.search(prepared, lambda: True)
         area = {} if request.bbox is None else {"bbox": tuple(box)}
         for count in (200, 201, 700, 5000):
             hits = indexed.hits(search, count)
@@ -102,9 +102,9 @@ def test_kept_searches_are_bounded_by_bytes(
     indexed: MapStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tile = indexed.tiles.ids([3])[0]
-    question = indexed.question(SearchBody(like=[tile]), Pictures())
-    first = indexed.search(question, lambda: True)
+    prepared = indexed.prepare_search(SearchBody(like=[tile]), Pictures())
+    first = indexed.search(prepared, lambda: True)
     monkeypatch.setattr("marsretrieval.web.workspace.KEPT_BYTES", int(2.5 * first.bytes))
-    second, third = (indexed.search(question, lambda: True) for _ in range(2))
+    second, third = (indexed.search(prepared, lambda: True) for _ in range(2))
     assert indexed.find(first.key) is None
     assert indexed.find(second.key) is second and indexed.find(third.key) is third

@@ -105,7 +105,7 @@ def create_inventory(
         raise UsageError("a vector and a text or example", remedy="Give one of them.")
     _require_one_store(store)
     if vector is None:
-        vector = store.vector(store.question(texts or None, like=similar_to))
+        vector = store.vector(store.prepare_search(texts or None, like=similar_to))
     return Inventory.create(
         path,
         store.embeddings,

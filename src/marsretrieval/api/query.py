@@ -37,7 +37,7 @@ DEFAULT_K = 500  # if neither k nor min_score is given
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PreparedSearch:
     """A validated search request; example tiles are rows of the store.
 
     Attributes:
@@ -172,7 +172,7 @@ class Question:
         )
 
 
-def make_question(
+def prepare_search(
     store: EmbeddingStore,
     text: str | Sequence[str] | None = None,
     *,
@@ -194,7 +194,7 @@ def make_question(
     lon: int = 180,
     keep_examples: bool = False,
     vector: npt.ArrayLike | str | Path | None = None,
-) -> Question:
+) -> PreparedSearch:
     """Validate a search request: read images and regions, find the example tiles.
 
     Args:
@@ -329,7 +329,7 @@ def make_question(
         "dataset": dict(store.dataset),
         "request": request.to_dict(),
     }
-    return Question(
+    return PreparedSearch(
         texts=texts,
         images=pixels,
         tiles=tiles,
@@ -487,9 +487,9 @@ def _region_name(region: RegionLike | None) -> str | None:
     return str(region) if isinstance(region, str | Path) else "polygons"
 
 
-_QUESTION_DEFAULTS = {
+_SEARCH_DEFAULTS = {
     name: parameter.default
-    for name, parameter in signature(make_question).parameters.items()
+    for name, parameter in signature(prepare_search).parameters.items()
     if parameter.default is not parameter.empty
 }
 
@@ -567,7 +567,7 @@ class SearchQuery:
         return {**options, **own}
 
 
-# Arguments of `make_question`, which are earlier names of arguments of `Store.search`.
+# Arguments of `prepare_search`, which are earlier names of arguments of `Store.search`.
 _QUERY_NAMES = {
     "like": "similar_to", "like_at": "similar_to_location", "not_text": "negative_text",
     "not_images": "negative_images", "not_like": "negative_tiles", "raw": "use_templates",
@@ -576,12 +576,12 @@ _QUERY_NAMES = {
 
 
 def _is_default(name: str, value: Any) -> bool:
-    default = _QUESTION_DEFAULTS[name]
+    default = _SEARCH_DEFAULTS[name]
     return value is default or (isinstance(value, (str, int, float, bool)) and value == default)
 
 
-def question_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert arguments of `Store.search`, under present or earlier names, for `make_question`."""
+def search_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert arguments of `Store.search`, under present or earlier names, for `prepare_search`."""
     converted = dict(options)
     for name, query_name in _QUERY_NAMES.items():
         if query_name in converted:
@@ -591,7 +591,7 @@ def question_options(options: Mapping[str, Any]) -> dict[str, Any]:
                 converted[name] = value
             elif not _is_default(name, value):
                 raise UsageError(f"{query_name} and {name} are the same option", remedy="Use one.")
-    unknown = [name for name in converted if name not in {"text", *_QUESTION_DEFAULTS}]
+    unknown = [name for name in converted if name not in {"text", *_SEARCH_DEFAULTS}]
     if unknown:
         raise TypeError(f"search() got an unexpected keyword argument {unknown[0]!r}")
     return converted

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from geopandas import GeoDataFrame
 
-    from marsretrieval.api.query import Question
+    from marsretrieval.api.query import PreparedSearch
     from marsretrieval.datasets.ground_truth import Points
     from marsretrieval.embeddings import EmbeddingStore
     from marsretrieval.encoders import Encoder
@@ -72,14 +72,14 @@ class SearchResult:
         query: float32 query vector of shape (dimension,).
         store: The searched store.
         region: Area that contains the centres of the hits; None: the planet.
-        question: The request; None: a page shows no example images.
+        prepared: The request; None: a page shows no example images.
     """
 
     hits: Hits
     query: npt.NDArray[np.float32]
     store: ScoredStore
     region: Region | None = None
-    question: Question | None = None
+    prepared: PreparedSearch | None = None
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -383,13 +383,13 @@ class SearchResult:
         from marsretrieval.search.page import QueryImage
         from marsretrieval.search.tiles import tile_names
 
-        question = self.question
-        if question is None:
+        prepared = self.prepared
+        if prepared is None:
             return []
         examples: list[QueryImage] = []
         for names, pictures, rows, is_negative in (
-            ("images", question.images, question.tiles, False),
-            ("not_images", question.not_images, question.not_tiles, True),
+            ("images", prepared.images, prepared.tiles, False),
+            ("not_images", prepared.not_images, prepared.not_tiles, True),
         ):
             examples += [
                 QueryImage(name, picture, negative=is_negative)
@@ -425,18 +425,18 @@ def _format_cell(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def warn_truncated(question: Question, encoder: Encoder, context: int | None) -> list[str]:
+def warn_truncated(prepared: PreparedSearch, encoder: Encoder, context: int | None) -> list[str]:
     """Warn about the texts of a request that exceed the context length of the model.
 
     Args:
-        question: A request that has texts.
+        prepared: A request that has texts.
         encoder: The model that embeds them.
         context: Its context length in tokens; None if unknown.
 
     Returns:
         Texts, positive or negative, of which at least one prompt is truncated.
     """
-    cut = [text for text, prompts in question.prompts() if encoder.count_truncated(prompts)]
+    cut = [text for text, prompts in prepared.prompts() if encoder.count_truncated(prompts)]
     limit = "its context length" if context is None else f"its context length of {context} tokens"
     for text in cut:
         warnings.warn(

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import embeddings
-from marsretrieval.api.query import Question, SearchQuery, make_question, question_options
+from marsretrieval.api.query import PreparedSearch, SearchQuery, prepare_search, search_options
 from marsretrieval.api.result import SearchResult, summarize_scores, warn_truncated
 from marsretrieval.api.store_model import StoreModel
 from marsretrieval.encoders.torch_imports import check_device
@@ -359,7 +359,7 @@ class Store:
             ModalityError: If it has a text and the model of the store is vision-only.
             ModelLoadError: If the model of the store cannot be loaded.
         """
-        question = self.question(
+        prepared = self.prepare_search(
             text, images=images, similar_to=similar_to, similar_to_location=similar_to_location,
             negative_text=negative_text, negative_images=negative_images,
             negative_tiles=negative_tiles, use_templates=use_templates, image_weight=image_weight,
@@ -367,9 +367,9 @@ class Store:
             k=k, min_score=min_score, min_valid=min_valid, lon=lon, keep_examples=keep_examples,
             vector=vector, **earlier_names,
         )  # fmt: skip
-        return self.answer(question, progress=progress)
+        return self.run_search(prepared, progress=progress)
 
-    def search_each(
+    def search_many(
         self, texts: Sequence[str], *, progress: Progress = NO_PROGRESS, **options: Any
     ) -> list[SearchResult]:
         """Search for several texts with the same options, in one pass over the store.
@@ -385,12 +385,12 @@ class Store:
         Raises:
             UsageError: If an option is invalid.
         """
-        questions = [self.question(text, **options) for text in texts]
-        return self.answers(questions, progress=progress)
+        searches = [self.prepare_search(text, **options) for text in texts]
+        return self.run_searches(searches, progress=progress)
 
-    def question(
+    def prepare_search(
         self, text: str | Sequence[str] | SearchQuery | None = None, **options: Any
-    ) -> Question:
+    ) -> PreparedSearch:
         """Validate a search request; load no model and run no search.
 
         Args:
@@ -398,37 +398,39 @@ class Store:
             **options: Options of `search`, without `progress`.
 
         Returns:
-            The validated request, for `answer` and `answers`.
+            The validated request, for `run_search` and `run_searches`.
 
         Raises:
             UsageError: If the query is incomplete or an option is invalid.
             DataError: If a file cannot be read.
         """
-        parts = question_options(options)
+        parts = search_options(options)
         if isinstance(text, SearchQuery):
-            return make_question(self.embeddings, **text.combine(parts))
-        return make_question(self.embeddings, text, **parts)
+            return prepare_search(self.embeddings, **text.combine(parts))
+        return prepare_search(self.embeddings, text, **parts)
 
-    def answer(self, question: Question, *, progress: Progress = NO_PROGRESS) -> SearchResult:
+    def run_search(
+        self, prepared: PreparedSearch, *, progress: Progress = NO_PROGRESS
+    ) -> SearchResult:
         """Run one search.
 
         Args:
-            question: Request made by `question`.
+            prepared: Request made by `prepare_search`.
             progress: Progress display.
 
         Returns:
             Hits in descending score order.
         """
-        (result,) = self.answers([question], progress=progress)
+        (result,) = self.run_searches([prepared], progress=progress)
         return result
 
-    def answers(
-        self, questions: Sequence[Question], *, progress: Progress = NO_PROGRESS
+    def run_searches(
+        self, searches: Sequence[PreparedSearch], *, progress: Progress = NO_PROGRESS
     ) -> list[SearchResult]:
         """Run several searches in one pass over the store.
 
         Args:
-            questions: Requests with the same k, min_score, min_valid and region.
+            searches: Requests with the same k, min_score, min_valid and region.
             progress: Progress display.
 
         Returns:
@@ -437,23 +439,23 @@ class Store:
         Raises:
             UsageError: If these settings differ.
         """
-        if not questions:
+        if not searches:
             return []
-        first = questions[0]
+        first = searches[0]
         if any(
-            (question.k, question.min_score, question.region, question.min_valid)
+            (prepared.k, prepared.min_score, prepared.region, prepared.min_valid)
             != (first.k, first.min_score, first.region, first.min_valid)
-            for question in questions
+            for prepared in searches
         ):
             raise UsageError(
                 "all queries must share k, min_score, min_valid and region",
                 remedy="Call search() once per setting.",
             )
-        if any((question.exclude is None) != (first.exclude is None) for question in questions):
+        if any((prepared.exclude is None) != (first.exclude is None) for prepared in searches):
             # Requests with example tiles exclude tiles without data, others do not.
-            return [self.answer(question, progress=progress) for question in questions]
-        vectors = np.stack([self.vector(question) for question in questions])
-        extra = max(len(set(question.left_out)) for question in questions)
+            return [self.run_search(prepared, progress=progress) for prepared in searches]
+        vectors = np.stack([self.vector(prepared) for prepared in searches])
+        extra = max(len(set(prepared.left_out)) for prepared in searches)
         ranking = exact_topk(
             self.embeddings,
             vectors,
@@ -464,17 +466,17 @@ class Store:
             progress=progress,
         )
         return [
-            self.result_of(question, vectors[number], ranking, number)
-            for number, question in enumerate(questions)
+            self.result_of(prepared, vectors[number], ranking, number)
+            for number, prepared in enumerate(searches)
         ]
 
     def result_of(
-        self, question: Question, vector: Vector, ranking: Ranking, number: int = 0
+        self, prepared: PreparedSearch, vector: Vector, ranking: Ranking, number: int = 0
     ) -> SearchResult:
-        """Describe a ranking that has been computed otherwise, as `answer` does.
+        """Describe a ranking that has been computed otherwise, as `run_search` does.
 
         Args:
-            question: Request made by `question`.
+            prepared: Request made by `prepare_search`.
             vector: Its query vector, see `vector`.
             ranking: The best rows, at least `k` and the example tiles.
             number: Number of the query in the ranking.
@@ -487,24 +489,24 @@ class Store:
             self.embeddings,
             ranking,
             query=number,
-            domain=question.lon,
-            without=question.left_out,
-            most=question.k,
+            domain=prepared.lon,
+            without=prepared.left_out,
+            most=prepared.k,
             background=background,
         )
         best = float(hits.scores[0]) if len(hits) else None
-        meaningless = self._meaningless_scores(question.raw) if question.is_text_alone else None
+        meaningless = self._meaningless_scores(prepared.raw) if prepared.is_text_alone else None
         about = {
-            **question.about,
+            **prepared.about,
             "truncated": [],
             "context_length": None,
             "scores": summarize_scores(background, best, meaningless),
         }
-        if question.needs_text:
+        if prepared.needs_text:
             length = self._context_length()
-            truncated = warn_truncated(question, self._load(needs_text=True), length)
+            truncated = warn_truncated(prepared, self._load(needs_text=True), length)
             about |= {"truncated": truncated, "context_length": length}
-        return SearchResult(replace(hits, about=about), vector, self, question.region, question)
+        return SearchResult(replace(hits, about=about), vector, self, prepared.region, prepared)
 
     def _meaningless_scores(self, raw: bool) -> list[Background]:
         if raw not in self._meaningless:
@@ -536,17 +538,17 @@ class Store:
             self._sample = ScoreSample(self.embeddings)
         return self._sample.background(query)
 
-    def vector(self, question: Question) -> Vector:
+    def vector(self, prepared: PreparedSearch) -> Vector:
         """Compute the query vector of a request.
 
         Args:
-            question: Request made by `question`.
+            prepared: Request made by `prepare_search`.
 
         Returns:
             float32 unit vector of shape (dimension,).
         """
-        encoder = self._load(needs_text=question.needs_text) if question.needs_encoder else None
-        return question.vector(self.embeddings, encoder, self._get_whitening)
+        encoder = self._load(needs_text=prepared.needs_text) if prepared.needs_encoder else None
+        return prepared.vector(self.embeddings, encoder, self._get_whitening)
 
     def _get_whitening(self) -> Whitening:
         if self._whitening is None:

@@ -28,7 +28,7 @@ from marsretrieval.cli.search_options import OutputOptions, QueryOptions, Select
 from marsretrieval.text import pluralize
 
 if TYPE_CHECKING:
-    from marsretrieval.api import Question, SearchResult, Store
+    from marsretrieval.api import PreparedSearch, SearchResult, Store
     from marsretrieval.cli.options import Catalogue
     from marsretrieval.embeddings import EmbeddingStore
     from marsretrieval.plotting import Style
@@ -290,38 +290,40 @@ def search(
     tile_store = loading.open_store(store)
     if repetition is not None:
         repetition.compare(tile_store.embeddings)
-    question = tile_store.question(**query.arguments(), **selection.arguments(), lon=output.lon)
+    prepared = tile_store.prepare_search(
+        **query.arguments(), **selection.arguments(), lon=output.lon
+    )
     if output.heatmap:
         from marsretrieval.search.heatmap import check_heatmap
 
         check_heatmap(
             tile_store.embeddings,
-            region=question.region,
+            region=prepared.region,
             cell=output.heatmap_cell,
             domain=output.lon,
         )
     report: dict[str, Any] = {"rows": len(tile_store)}
     if repetition is not None:
         report["repeat"] = repetition.to_dict()
-    if question.needs_encoder:
-        tile_store.require_model(needs_text=question.needs_text)
+    if prepared.needs_encoder:
+        tile_store.require_model(needs_text=prepared.needs_text)
     elif ignored := loading.report_unused():
         report["ignored_options"] = ignored
     if tile_store.missing:
         shards = pluralize(len(tile_store.missing), "shard")
         say(f"warning: {tile_store.path} is incomplete: {shards} missing")
-    if question.exclude is not None:
+    if prepared.exclude is not None:
         min_valid = selection.min_valid
         share = "without data" if min_valid is None else f"with less data than {min_valid:g}"
-        tiles = pluralize(int(question.exclude.sum()), "tile")
+        tiles = pluralize(int(prepared.exclude.sum()), "tile")
         remedy = "; --min-valid 0 keeps them" if min_valid is None else ""
         say(f"note: {tiles} {share} left out{remedy}")
     if dry_run:
-        _print_plan(tile_store, question, output.files, catalogue_points, as_json, report)
+        _print_plan(tile_store, prepared, output.files, catalogue_points, as_json, report)
         return
     command = command_line(context) if output.pages else None
     with show_progress(quiet=as_json) as progress:
-        result = tile_store.answer(question, progress=progress)
+        result = tile_store.run_search(prepared, progress=progress)
         if selection.merge_deg is not None:
             report["merged_hits"] = len(result)
             result = result.merge(selection.merge_deg)
@@ -391,7 +393,7 @@ def _write(
         for note in heatmap.notes():
             say(f"note: {note}")
         blank = int(heatmap.about.get("without_data", 0))
-        if blank and (result.question is None or result.question.exclude is None):
+        if blank and (result.prepared is None or result.prepared.exclude is None):
             say(f"note: {pluralize(blank, 'tile')} without data have no score in the heat map")
     return _Written(hits, sheets, heatmaps)
 
@@ -437,17 +439,17 @@ def _print_report(
 
 def _print_plan(
     store: Store,
-    question: Question,
+    prepared: PreparedSearch,
     files: list[Path],
     catalogue: Catalogue | None,
     as_json: bool,
     more: dict[str, Any],
 ) -> None:
     plan: dict[str, Any] = {
-        **question.about,
+        **prepared.about,
         **more,
         "complete": not store.missing,
-        "loads_model": question.needs_encoder,
+        "loads_model": prepared.needs_encoder,
         "files": [str(path) for path in files],
     }
     if catalogue is not None:
@@ -455,9 +457,9 @@ def _print_plan(
     if as_json:
         print_json(plan)
         return
-    model = "loaded" if question.needs_encoder else "not needed"
+    model = "loaded" if prepared.needs_encoder else "not needed"
     echo(f"{store.path}: {pluralize(len(store), 'image')} by {store.model} ({model})")
-    for name, value in question.describe():
+    for name, value in prepared.describe():
         echo(f"{name:>10}  {value}")
     if catalogue is not None:
         echo(f"{'against':>10}  {catalogue}")

@@ -248,8 +248,8 @@ async def post_search(
         store = server.store(body.store)
         inventory = server.inventory_of(store)
         learned = None if inventory is None else inventory.learned
-        question = store.question(body, server.pictures, learned)
-        return describe_search(server, store, store.search(question, is_current))
+        prepared = store.prepare_search(body, server.pictures, learned)
+        return describe_search(server, store, store.search(prepared, is_current))
 
     return await asyncio.get_running_loop().run_in_executor(server.worker, run)
 
@@ -477,8 +477,8 @@ async def post_learn(server: Context) -> schemas.SearchResponse:
     def run() -> schemas.SearchResponse:
         vector = inventory.learn()
         store = inventory.store
-        question = store.question(schemas.SearchBody(learned=True), server.pictures, vector)
-        return describe_search(server, store, store.search(question, lambda: True))
+        prepared = store.prepare_search(schemas.SearchBody(learned=True), server.pictures, vector)
+        return describe_search(server, store, store.search(prepared, lambda: True))
 
     return await asyncio.get_running_loop().run_in_executor(server.worker, run)
 

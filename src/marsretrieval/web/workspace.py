@@ -37,7 +37,7 @@ from marsretrieval.web.raster import ScoreCodes, TileRaster, encode_scores
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from marsretrieval.api.query import Question
+    from marsretrieval.api.query import PreparedSearch
     from marsretrieval.web.schemas import SearchBody
 
 Vector = npt.NDArray[np.float32]
@@ -66,7 +66,7 @@ class Search:
 
     Attributes:
         key: Name of the search.
-        question: The validated request.
+        prepared: The validated request.
         result: The exact hits that have been computed.
         codes: Scores of all tiles as bytes, by index row.
         raster: The score raster, uint8 of shape (rows, columns); None without positions.
@@ -77,7 +77,7 @@ class Search:
     """
 
     key: str
-    question: Question
+    prepared: PreparedSearch
     result: SearchResult
     codes: ScoreCodes
     raster: npt.NDArray[np.uint8] | None
@@ -164,9 +164,9 @@ class MapStore:
             return below
         return below[self.index.row_of]
 
-    def question(
+    def prepare_search(
         self, request: SearchBody, pictures: Pictures, learned: Path | None = None
-    ) -> Question:
+    ) -> PreparedSearch:
         """Validate a request.
 
         Args:
@@ -203,20 +203,20 @@ class MapStore:
                 remedy="Mark tiles yes and no in its inventory, then learn.",
             )
         vector = learned if request.learned else None
-        question = self.store.question(query, k=FIRST_HITS, vector=vector)
-        if question.needs_encoder and self.model.state != "ready":
+        prepared = self.store.prepare_search(query, k=FIRST_HITS, vector=vector)
+        if prepared.needs_encoder and self.model.state != "ready":
             reason = self.model.reason or "the model is still loading"
             raise UsageError(
                 f"texts and images cannot be searched for: {reason}",
                 remedy="Search with a tile, or wait for the model.",
             )
-        return question
+        return prepared
 
-    def search(self, question: Question, is_current: Callable[[], bool]) -> Search:
+    def search(self, prepared: PreparedSearch, is_current: Callable[[], bool]) -> Search:
         """Run a search and keep it for its raster and further hits.
 
         Args:
-            question: The validated request.
+            prepared: The validated request.
             is_current: Asked between the steps; False if the result is no longer needed.
 
         Returns:
@@ -227,8 +227,8 @@ class MapStore:
         """
         ms: dict[str, float] = {}
         started = time.perf_counter()
-        vector = self.store.vector(question)
-        question = _without_pixels(question)
+        vector = self.store.vector(prepared)
+        prepared = _without_pixels(prepared)
         started = _lap(ms, "query", started)
         scores, bound = self.scores(vector)
         started = _lap(ms, "scores", started)
@@ -237,16 +237,16 @@ class MapStore:
         if self.index is not None:
             # One pass over the codes serves the raster, the hits, and further hits.
             rows = candidate_rows(
-                scores, bound, MAX_HITS + len(set(question.left_out)), self._excluded(question)
+                scores, bound, MAX_HITS + len(set(prepared.left_out)), self._excluded(prepared)
             )
             candidates = rows.astype(np.int32), scores[rows]
-        result = self._rank(question, vector, candidates, bound)
+        result = self._rank(prepared, vector, candidates, bound)
         started = _lap(ms, "hits", started)
-        codes = encode_scores(scores, self._excluded(question, self.without_data))
+        codes = encode_scores(scores, self._excluded(prepared, self.without_data))
         raster = None if self.raster is None else self.raster.paint(codes.codes)
         _lap(ms, "raster", started)
         key = secrets.token_hex(8)
-        search = Search(key, question, result, codes, raster, bound, candidates, ms)
+        search = Search(key, prepared, result, codes, raster, bound, candidates, ms)
         with self._lock:
             self._searches[key] = search
             while len(self._searches) > _KEPT_SEARCHES or (
@@ -258,20 +258,20 @@ class MapStore:
 
     def _rank(
         self,
-        question: Question,
+        prepared: PreparedSearch,
         vector: Vector,
         candidates: tuple[npt.NDArray[np.int32], Vector] | None,
         bound: float,
     ) -> SearchResult:
         """Rank the tiles exactly; with an index, only the candidates."""
-        count = (question.k or FIRST_HITS) + len(set(question.left_out))
+        count = (prepared.k or FIRST_HITS) + len(set(prepared.left_out))
         if self.index is None or candidates is None:
             ranking = exact_topk(
                 self.store.embeddings,
                 vector,
                 count,
-                region=question.region,
-                exclude=question.exclude,
+                region=prepared.region,
+                exclude=prepared.exclude,
             )
         else:
             rows, values = candidates
@@ -282,7 +282,7 @@ class MapStore:
             ranking = exact_from_approximate(
                 self.index, vector, scores, bound, count, exclude=others
             )
-        return self.store.result_of(question, vector, ranking)
+        return self.store.result_of(prepared, vector, ranking)
 
     def scores(self, vector: Vector) -> tuple[Vector, float]:
         """Score every tile.
@@ -325,27 +325,27 @@ class MapStore:
         """
         limit = min(count, MAX_HITS)
         available = len(search.result)
-        requested = search.question.k or FIRST_HITS
+        requested = search.prepared.k or FIRST_HITS
         if limit > available and available >= requested:
             k = min(MAX_HITS, max(limit, 4 * requested))
-            question = replace(search.question, k=k)
+            prepared = replace(search.prepared, k=k)
             vector = search.result.query
-            search.result = self._rank(question, vector, search.candidates, search.bound)
-            search.question = question
+            search.result = self._rank(prepared, vector, search.candidates, search.bound)
+            search.prepared = prepared
         return search.result.hits
 
     def _excluded(
-        self, question: Question, without_data: npt.NDArray[np.bool_] | None = None
+        self, prepared: PreparedSearch, without_data: npt.NDArray[np.bool_] | None = None
     ) -> npt.NDArray[np.bool_] | None:
         """Return the tiles that the request excludes, else `without_data`, by index row."""
-        excluded = question.exclude
+        excluded = prepared.exclude
         if excluded is None:
             excluded = without_data
         elif self.index is not None:
             excluded = excluded[self.index.row_of]
-        if question.region is None:
+        if prepared.region is None:
             return excluded
-        outside = ~question.region.contains(*self._positions)
+        outside = ~prepared.region.contains(*self._positions)
         return outside if excluded is None else excluded | outside
 
     def tiles_in(self, box: geo.Box, most: int) -> Iterator[tuple[str, float, float, float, float]]:
@@ -543,15 +543,15 @@ def command_line(store: Store, about: Mapping[str, Any]) -> str:
     return shlex.join(map(str, parts))
 
 
-def _without_pixels(question: Question) -> Question:
+def _without_pixels(prepared: PreparedSearch) -> PreparedSearch:
     """Drop the example images, of which only the number is used once the vector is computed."""
     from PIL import Image
 
     empty = Image.new("RGB", (1, 1))
     return replace(
-        question,
-        images=[empty] * len(question.images),
-        not_images=[empty] * len(question.not_images),
+        prepared,
+        images=[empty] * len(prepared.images),
+        not_images=[empty] * len(prepared.not_images),
     )
 
 
