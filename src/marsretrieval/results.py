@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Required
 
@@ -258,8 +259,7 @@ class RunResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain JSON data."""
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain
+        return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
 
     def write(self, path: str | Path) -> None:
         """Write the result file atomically.
@@ -573,6 +573,10 @@ def move_superseded(path: str | Path) -> Path:
 
 def _plain(value: Any) -> Any:
     """Convert numpy values, tuples and mappings to JSON types; NaN and infinity become None."""
+    if value is None or type(value) in (str, int, bool):  # most values
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import fields
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -73,20 +73,22 @@ def write(made: RunResult, outcome: Outcome, folder: Path, *, tables: bool = Tru
     made.write(path)
     if tables:
         pq.write_table(per_query_table(outcome), path.with_suffix(".queries.parquet"))
-        pq.write_table(pa.table(asdict(outcome.hits)), path.with_suffix(".hits.parquet"))
+        columns = {item.name: getattr(outcome.hits, item.name) for item in fields(outcome.hits)}
+        pq.write_table(pa.table(columns), path.with_suffix(".hits.parquet"))
     return path
 
 
 def evaluate_once(make: Callable[P, Outcome]) -> Callable[P, Outcome]:
     """Keep the outcome for each set of arguments; every call returns a copy."""
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, bytes] = {}
 
     @wraps(make)
     def copy_of(*arguments: P.args, **options: P.kwargs) -> Outcome:
         key = repr((arguments, sorted(options.items())))
         if key not in outcomes:
-            outcomes[key] = make(*arguments, **options)
-        return deepcopy(outcomes[key])
+            outcomes[key] = pickle.dumps(make(*arguments, **options))
+        outcome: Outcome = pickle.loads(outcomes[key])
+        return outcome
 
     return copy_of
 
@@ -164,6 +166,7 @@ def make_geolocalization(
         ).min(axis=1)
         relevant = gap <= 0.5
         n[f"points/{name}"] = len(truth)
+        chance = geolocalization.expect_random(corners, centres, truth)
         for mode in modes:
             rng = np.random.default_rng([number, *mode.encode()])
             scores = np.exp(-gap) + noise * rng.standard_normal(len(gap))
@@ -171,7 +174,7 @@ def make_geolocalization(
                 scores = np.full(len(gap), 0.25)
             groups[f"{name}/{mode}"] = geolocalization.evaluate(
                 scores, ids=ids, published_lonlat=corners, centre_lonlat=centres,
-                truth_lonlat=truth, resamples=20,
+                truth_lonlat=truth, resamples=20, chance=chance,
             )  # fmt: skip
             for rank, best in enumerate(np.argsort(-scores, kind="stable"), 1):
                 hits.append(

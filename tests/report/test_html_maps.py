@@ -90,8 +90,10 @@ def test_maps_stay_within_the_budget(
     assert "1 of 10 maps" in drawn.notes
 
 
-@needs_gis
-def test_maps_have_text_descriptions(results: list[Path], tmp_path: Path) -> None:
+def test_maps_have_text_descriptions(
+    results: list[Path], maps: Maps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("marsretrieval.report.html.page.maps_of", lambda *_, **__: maps)
     page = page_of(results, tmp_path / "report.html")
     figure = page.all("figure", class_="map")[0]
     svg = figure.one("svg")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from marsretrieval.report.result_files import ResultFile
 from tests.report.made import make_geolocalization, make_landform, result
 from tests.report.pages import page_of
+
+TASKS = ("landform", "geolocalization")
 
 
 def test_page_of_sixteen_models_stays_small(tmp_path: Path) -> None:
@@ -17,10 +20,14 @@ def test_page_of_sixteen_models_stays_small(tmp_path: Path) -> None:
          make_geolocalization(noise, landforms=classes[:12], modes=("text",), tiles=400))
         for noise in (0.4, 0.8, 1.6)
     ]  # fmt: skip
+    results = [
+        [result(task, "a", outcome) for task, outcome in zip(TASKS, pair, strict=True)]
+        for pair in outcomes
+    ]
     files = [
-        ResultFile(result(task, f"model-with-a-long-name-{number:02d}", outcome))
+        ResultFile(replace(one, model={**one.model, "id": f"model-with-a-long-name-{number:02d}"}))
         for number in range(16)
-        for task, outcome in zip(("landform", "geolocalization"), outcomes[number % 3], strict=True)
+        for one in results[number % 3]
     ]
     out = tmp_path / "report.html"
     page = page_of(files, out)

@@ -393,10 +393,11 @@ def _check_manifests(
 
     Folders without manifests are not checked: tiles may come from other tools.
     """
-    names = {quad.name for quad in all_quads()}
+    paths = sorted(folder.glob("E*_N*.json"))
+    names = {quad.name for quad in all_quads()} if paths else set()
     manifests: list[QuadManifest] = []
     damaged = []
-    for path in sorted(folder.glob("E*_N*.json")):
+    for path in paths:
         if path.stem in names:
             try:
                 manifests.append(read_manifest(path))

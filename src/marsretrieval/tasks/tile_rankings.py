@@ -54,9 +54,19 @@ def score_rankings(
     """
     groups: dict[str, Evaluation] = {}
     hits = Hits()
-    chance = _expect_random(
-        images, tiles, {name: catalogues[name] for name, _ in queries}, radius, depth
+    corners = np.concatenate(
+        [published_positions(block.ids, block.lon, block.lat) for block in images.blocks()]
     )
+    chance = {
+        name: geolocalization.expect_random(
+            corners,
+            tiles,
+            np.column_stack([catalogues[name].lon, catalogues[name].lat]),
+            radius_deg=radius,
+            max_k=depth,
+        )
+        for name in dict.fromkeys(name for name, _ in queries)
+    }
     for (landform, mode), scores, rows in rankings:
         points = catalogues[landform]
         group = f"{landform}/{mode}"
@@ -64,7 +74,7 @@ def score_rankings(
         groups[group] = geolocalization.evaluate(
             scores,
             ids=tile_block.ids,
-            published_lonlat=published_positions(tile_block.ids, tile_block.lon, tile_block.lat),
+            published_lonlat=corners[rows],
             centre_lonlat=np.column_stack([tile_block.lon, tile_block.lat]),
             truth_lonlat=np.column_stack([points.lon, points.lat]),
             all_centre_lonlat=tiles,
@@ -83,29 +93,6 @@ def score_rankings(
             )  # fmt: skip
         on_query()
     return groups, hits
-
-
-def _expect_random(
-    images: EmbeddingStore,
-    centres: npt.NDArray[np.float64],
-    points: Mapping[str, Points],
-    radius: float,
-    depth: int,
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Expected metrics of a random ranking of all tiles, per landform."""
-    corners = np.concatenate(
-        [published_positions(block.ids, block.lon, block.lat) for block in images.blocks()]
-    )
-    return {
-        name: geolocalization.expect_random(
-            corners,
-            centres,
-            np.column_stack([catalogue.lon, catalogue.lat]),
-            radius_deg=radius,
-            max_k=depth,
-        )
-        for name, catalogue in points.items()
-    }
 
 
 def best_tiles(
