@@ -185,7 +185,8 @@ def test_existing_store_is_used_for_geolocalization(
     (data / "Mars-Global-Geolocalization" / "tiles" / "000000.tar").unlink()
     jobs = evaluation.plan(
         [oracle_spec()], [find_task("geolocalization")], data=data, results=tmp_path / "other",
-        options=LoadOptions(), settings=Settings(resamples=20), tiles_store=tiles_store(tmp_path / "results"),
+        options=LoadOptions(), settings=Settings(resamples=20),
+        tiles_store=tiles_store(tmp_path / "results"),
     )  # fmt: skip
     (second,) = evaluation.run(jobs)
     assert first[2].result and second.result

@@ -81,8 +81,8 @@ def names_like(name: str, registered: Sequence[str]) -> list[str]:
     """Find similar names in the registry, else also in open_clip and in timm.
 
     The libraries, whose import takes seconds, are not consulted if a registered name holds the name
-    or differs from it in a few letters. Repositories of the hub cannot be listed: a name that could be one is suggested as such, unless
-    a registered model or one of open_clip or timm has it.
+    or differs from it in a few letters. Repositories of the hub cannot be listed: a name that could
+    be one is suggested as such, unless a registered model or one of open_clip or timm has it.
 
     Args:
         name: The unknown name.
@@ -394,12 +394,14 @@ def _similar(name: str, names: Iterable[str]) -> list[str]:
 def _misspelled(name: str, registered: Iterable[str]) -> list[str]:
     """Return the registered names that differ from a name in a few letters.
 
-    A name with other numbers is another model, and one with a slash is a repository's or open_clip's.
+    A name with other numbers is another model. One with a slash is of a repository or open_clip.
     """
     if "/" in name:
         return []
     numbers = _NUMBER.findall(name)
-    options = {_plain(option): option for option in registered if _NUMBER.findall(option) == numbers}
+    options = {
+        _plain(option): option for option in registered if _NUMBER.findall(option) == numbers
+    }
     near = difflib.get_close_matches(_plain(name), options, n=_SUGGESTIONS, cutoff=0.8)
     return [options[key] for key in near]
 
