@@ -73,7 +73,9 @@ def stage(tiny_planet: Path, tile_store: Path, tmp_path_factory: pytest.TempPath
     (folder / "data").symlink_to(tiny_planet)
     (folder / "planet").symlink_to(tiny_planet)
     (folder / "tiles").symlink_to(tiles)
-    (folder / "quads").symlink_to(tiny_planet / "ctx")
+    (folder / "quads").mkdir()
+    quad = min((tiny_planet / "ctx").iterdir())
+    (folder / "quads" / quad.name).symlink_to(quad)
     for name in ("cone1.png", "cone2.png", "a.png"):
         (folder / name).symlink_to(pictures[0])
     (folder / "my_module.py").write_text(CLASS)
@@ -84,7 +86,7 @@ def stage(tiny_planet: Path, tile_store: Path, tmp_path_factory: pytest.TempPath
     write_orthoimage(folder / "ESP_020245_2190_RED.JP2")
     planet, results = str(tiny_planet), str(folder / "results")
     call("run", "-m", "mars-nano", "-t", "all", "--resamples", "200",
-         "--data", planet, "--results", results)  # fmt: skip
+         "--data", planet, "--results", results, "--store", str(tile_store))  # fmt: skip
     (folder / "mars.store").symlink_to(tile_store)
     for name, box in (("north", "-180,-2,180,90"), ("south", "-180,-90,180,-2")):
         call("store", "subset", str(folder / "mars.store"), "-o", str(folder / f"{name}.store"),

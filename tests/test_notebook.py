@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,36 +32,48 @@ def test_no_outputs_are_committed(path: Path) -> None:
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
 
 
-def execute(path: Path, planet: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a notebook in a folder; returns its outputs as JSON."""
-    pytest.importorskip("geopandas")
-    pytest.importorskip("rasterio")
-    nbformat = pytest.importorskip("nbformat")
-    nbclient = pytest.importorskip("nbclient")
-    pytest.importorskip("ipykernel")
-    monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(folder / "runtime"))
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Start one kernel for all notebooks, so that it imports the libraries once."""
+    for name in ("geopandas", "rasterio", "nbformat", "nbclient", "ipykernel"):
+        pytest.importorskip(name)
+    from jupyter_client.manager import AsyncKernelManager
+
+    folder = tmp_path_factory.mktemp("kernel")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IPYTHONDIR", str(folder / "ipython"))
+        patch.setenv("JUPYTER_RUNTIME_DIR", str(folder / "runtime"))
+        manager = AsyncKernelManager(kernel_name="python3")
+        asyncio.run(manager.start_kernel(cwd=str(folder)))
+        yield manager
+        asyncio.run(manager.shutdown_kernel(now=True))
+
+
+def execute(path: Path, planet: Path, folder: Path, kernel: Any) -> str:
+    """Run a notebook in a folder, with no variables of another; returns its outputs as JSON."""
+    import nbclient
+    import nbformat
+
     (folder / "planet").symlink_to(planet)
     notebook = nbformat.read(path, as_version=4)
-    client = nbclient.NotebookClient(
-        notebook, timeout=300, resources={"metadata": {"path": str(folder)}}
+    start = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(f"%reset -f\n%cd -q {folder}")]
     )
-    client.execute()
+    nbclient.NotebookClient(start, km=kernel, timeout=300).execute()
+    nbclient.NotebookClient(notebook, km=kernel, timeout=300).execute()
     output = outputs(notebook)
     assert "Traceback" not in output
     return output
 
 
-def test_models_are_benchmarked(
-    tiny_planet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    output = execute(EXAMPLES / "benchmark.ipynb", tiny_planet, tmp_path, monkeypatch)
+def test_models_are_benchmarked(tiny_planet: Path, tmp_path: Path, kernel: Any) -> None:
+    output = execute(EXAMPLES / "benchmark.ipynb", tiny_planet, tmp_path, kernel)
     assert "Brightness" in output and "mars-nano" in output and "yardangs/text" in output
     assert (tmp_path / "yardangs.gpkg").exists()
 
 
-def test_it_runs(tiny_planet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    output = execute(NOTEBOOK, tiny_planet, tmp_path, monkeypatch)
+def test_it_runs(tiny_planet: Path, tmp_path: Path, kernel: Any) -> None:
+    output = execute(NOTEBOOK, tiny_planet, tmp_path, kernel)
     assert {"yardangs.gpkg", "yardangs.csv", "yardangs.csv.json", "yardangs.tif", "mars.store"} <= {
         path.name for path in tmp_path.iterdir()
     }

@@ -6,7 +6,7 @@ import datetime
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Required
 
@@ -259,7 +259,8 @@ class RunResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain JSON data."""
-        return {item.name: _plain(getattr(self, item.name)) for item in fields(self)}
+        plain: dict[str, Any] = _plain(self)
+        return plain
 
     def write(self, path: str | Path) -> None:
         """Write the result file atomically.
@@ -572,19 +573,19 @@ def move_superseded(path: str | Path) -> Path:
 
 
 def _plain(value: Any) -> Any:
-    """Convert numpy values, tuples and mappings to JSON types; NaN and infinity become None."""
-    if value is None or type(value) in (str, int, bool):  # most values
+    """Convert dataclasses, mappings, tuples and numpy values to JSON types; NaN becomes None."""
+    if value is None or type(value) in (str, int, bool):  # most values, without the checks below
         return value
-    if type(value) is float:
-        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
         return _plain(value.tolist())
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
+    if is_dataclass(value):
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

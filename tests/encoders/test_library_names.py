@@ -109,6 +109,23 @@ def test_unknown_name_suggests_those_of_all_sources(name: str, words: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("name", "similar"),
+    [
+        ("mars-nanno", "mars-nano"),
+        ("mars-nano-untraned", "mars-nano-untrained"),
+        ("remote-clip-vitl-14", "remoteclip-vit-l-14"),
+    ],
+)
+def test_misspelled_registered_name_needs_no_library(
+    name: str, similar: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("marsretrieval.encoders.library_names.list_names", pytest.fail)
+    with pytest.raises(UnknownNameError) as raised:
+        find(name)
+    assert f"Did you mean {similar}?" in str(raised.value)
+
+
+@pytest.mark.parametrize(
     ("name", "words"),
     [
         ("timm:", "no name after 'timm:'"),

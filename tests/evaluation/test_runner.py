@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,13 +25,42 @@ from tests.tasks.oracle import class_folders, oracle_spec, pairs_tar, tiles_fold
 Command = Callable[..., Result]
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "data"
-    pairs_tar(folder)
-    tiles_folder(folder)
-    class_folders(folder / "Mars-Landforms", {"plains": 4, "yardangs": 3, "landslides": 2})
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data and results that the tests copy."""
+    folder = tmp_path_factory.mktemp("shared")
+    pairs_tar(folder / "data")
+    tiles_folder(folder / "data")
+    class_folders(folder / "data" / "Mars-Landforms", {"plains": 4, "yardangs": 3, "landslides": 2})
     return folder
+
+
+@pytest.fixture(scope="module")
+def shared_outcomes(shared: Path) -> list[evaluation.Finished]:
+    return list(evaluation.run(planned(shared / "data", shared)))
+
+
+@pytest.fixture(scope="module")
+def failing_outcomes(shared: Path) -> dict[str, list[evaluation.Finished]]:
+    """Outcomes per model of a run of two that fail and one that does not."""
+    specs = [oracle_spec("broken"), oracle_spec("exploding"), oracle_spec()]
+    finished = list(evaluation.run(planned(shared / "data", shared / "failing", *specs)))
+    assert len(finished) == 9
+    return {spec.id: finished[3 * number : 3 * number + 3] for number, spec in enumerate(specs)}
+
+
+@pytest.fixture
+def data(shared: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(shared / "data", tmp_path / "data")
+
+
+@pytest.fixture
+def first(
+    shared: Path, shared_outcomes: list[evaluation.Finished], tmp_path: Path
+) -> list[evaluation.Finished]:
+    """Outcomes of a first run, whose results are copied to the test's folder."""
+    shutil.copytree(shared / "results", tmp_path / "results")
+    return shared_outcomes
 
 
 def planned(data: Path, tmp_path: Path, *records: ModelSpec, **changes: object) -> list:
@@ -51,10 +81,14 @@ def files(folder: Path) -> dict[str, int]:
     }
 
 
-def test_a_run_writes_a_result_for_every_pair(data: Path, tmp_path: Path) -> None:
-    finished = list(evaluation.run(planned(data, tmp_path)))
-    assert [outcome.error for outcome in finished] == [None] * 3
-    for outcome in finished:
+def tiles_store(results: Path) -> Path:
+    (store,) = (results / "oracle" / "embeddings").glob("Mars-Global-Geolocalization-*/images")
+    return store
+
+
+def test_a_run_writes_a_result_for_every_pair(shared_outcomes: list[evaluation.Finished]) -> None:
+    assert [outcome.error for outcome in shared_outcomes] == [None] * 3
+    for outcome in shared_outcomes:
         result = read_result(outcome.job.result_path)
         assert result == outcome.result
         assert result.data["set_hash"]
@@ -73,9 +107,11 @@ def test_a_run_writes_a_result_for_every_pair(data: Path, tmp_path: Path) -> Non
 
 
 def test_a_second_run_computes_nothing(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path,
+    first: list[evaluation.Finished],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    first = list(evaluation.run(planned(data, tmp_path)))
     before = files(tmp_path / "results")
     jobs = planned(data, tmp_path)
     assert {job.status for job in jobs} == {"done"}
@@ -86,8 +122,9 @@ def test_a_second_run_computes_nothing(
     assert files(tmp_path / "results") == before
 
 
-def test_force_computes_again_with_the_same_metrics(data: Path, tmp_path: Path) -> None:
-    first = list(evaluation.run(planned(data, tmp_path)))
+def test_force_computes_again_with_the_same_metrics(
+    data: Path, first: list[evaluation.Finished], tmp_path: Path
+) -> None:
     jobs = planned(data, tmp_path, force=True)
     assert {job.status for job in jobs} == {"to do"}
     second = list(evaluation.run(jobs))
@@ -97,8 +134,9 @@ def test_force_computes_again_with_the_same_metrics(data: Path, tmp_path: Path) 
         assert one.result.metrics == two.result.metrics
 
 
-def test_results_on_changed_data_keep_the_earlier_ones(data: Path, tmp_path: Path) -> None:
-    first = list(evaluation.run(planned(data, tmp_path)))
+def test_results_on_changed_data_keep_the_earlier_ones(
+    data: Path, first: list[evaluation.Finished], tmp_path: Path
+) -> None:
     class_folders(data / "Mars-Landforms", {"pitted_cones": 3})
     jobs = planned(data, tmp_path)
     assert [job.task.name for job in jobs if job.status == "to do"] == ["landform"]
@@ -112,20 +150,20 @@ def test_results_on_changed_data_keep_the_earlier_ones(data: Path, tmp_path: Pat
     assert {job.status for job in planned(data, tmp_path)} == {"done"}
 
 
-def test_a_model_that_fails_does_not_stop_the_others(data: Path, tmp_path: Path) -> None:
-    finished = list(evaluation.run(planned(data, tmp_path, oracle_spec("broken"), oracle_spec())))
-    assert [outcome.error is None for outcome in finished] == [False] * 3 + [True] * 3
-    assert not (tmp_path / "results" / "broken" / "landform.json").exists()
+def test_a_model_that_fails_does_not_stop_the_others(
+    failing_outcomes: dict[str, list[evaluation.Finished]],
+) -> None:
+    assert all(outcome.error for outcome in failing_outcomes["broken"])
+    assert [outcome.error for outcome in failing_outcomes["oracle"]] == [None] * 3
+    assert not any(outcome.job.result_path.exists() for outcome in failing_outcomes["broken"])
 
 
 def test_an_encoder_that_raises_anything_does_not_stop_the_others(
-    data: Path, tmp_path: Path
+    failing_outcomes: dict[str, list[evaluation.Finished]],
 ) -> None:
-    finished = list(
-        evaluation.run(planned(data, tmp_path, oracle_spec("exploding"), oracle_spec()))
-    )
-    assert [outcome.error is None for outcome in finished] == [False] * 3 + [True] * 3
-    assert all("a kernel was lost" in str(outcome.error) for outcome in finished[:3])
+    exploded = failing_outcomes["exploding"]
+    assert all("a kernel was lost" in str(outcome.error) for outcome in exploded)
+    assert [outcome.error for outcome in failing_outcomes["oracle"]] == [None] * 3
 
 
 def test_invalid_dataset_metadata_is_named(data: Path, tmp_path: Path) -> None:
@@ -141,17 +179,18 @@ def test_modality_is_checked_before_anything_is_loaded(data: Path, tmp_path: Pat
     assert not (tmp_path / "results").exists()
 
 
-def test_existing_store_is_used_for_geolocalization(data: Path, tmp_path: Path) -> None:
-    (job,) = [job for job in planned(data, tmp_path) if job.task.name == "geolocalization"]
-    (first,) = evaluation.run([job])
+def test_existing_store_is_used_for_geolocalization(
+    data: Path, first: list[evaluation.Finished], tmp_path: Path
+) -> None:
     (data / "Mars-Global-Geolocalization" / "tiles" / "000000.tar").unlink()
     jobs = evaluation.plan(
         [oracle_spec()], [find_task("geolocalization")], data=data, results=tmp_path / "other",
-        options=LoadOptions(), settings=Settings(resamples=20), tiles_store=job.store,
+        options=LoadOptions(), settings=Settings(resamples=20),
+        tiles_store=tiles_store(tmp_path / "results"),
     )  # fmt: skip
     (second,) = evaluation.run(jobs)
-    assert first.result and second.result
-    assert second.result.metrics == first.result.metrics
+    assert first[2].result and second.result
+    assert second.result.metrics == first[2].result.metrics
 
 
 def test_variants_of_a_model_have_separate_results(tmp_path: Path) -> None:
@@ -170,10 +209,8 @@ def test_variants_of_a_model_have_separate_results(tmp_path: Path) -> None:
     assert len(names) == 4
 
 
-def test_results_are_found_in_any_folder(
-    data: Path, tmp_path: Path, marsretrieval: Command
-) -> None:
-    list(evaluation.run(planned(data, tmp_path)))
+@pytest.mark.usefixtures("first")
+def test_results_are_found_in_any_folder(tmp_path: Path, marsretrieval: Command) -> None:
     names = [path.stem for path in find_results([tmp_path / "results"])]
     assert names == ["geolocalization", "landform", "paired-image-text"]
     assert "landslides/hybrid" in marsretrieval("report", tmp_path / "results", "--details").stdout
@@ -183,14 +220,13 @@ def test_results_are_found_in_any_folder(
     assert len(json.loads(partly.stdout)) == 2
 
 
+@pytest.mark.usefixtures("first")
 def test_an_unfinished_store_is_not_benchmarked(data: Path, tmp_path: Path) -> None:
-    jobs = planned(data, tmp_path)
-    (job,) = [job for job in jobs if job.task.name == "geolocalization"]
-    list(evaluation.run([job]))
-    for entry in (job.store / "shards").glob("*.json"):
+    store = tiles_store(tmp_path / "results")
+    for entry in (store / "shards").glob("*.json"):
         entry.unlink()
     with pytest.raises(StoreError, match="incomplete"):
-        planned(data, tmp_path, tiles_store=job.store)
+        planned(data, tmp_path, tiles_store=store)
 
 
 MODEL = "tests.tasks.oracle:OracleEncoder"

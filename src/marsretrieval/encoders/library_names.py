@@ -24,6 +24,7 @@ _IMAGE: frozenset[Modality] = frozenset({"image"})
 _BOTH: frozenset[Modality] = frozenset({"image", "text"})
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+_NUMBER = re.compile(r"\d+")
 _ACTIVATIONS = ("quickgelu", "gelu")
 _PIXEL_KEYS = ("mean", "std", "interpolation", "resize_mode")
 _SUGGESTIONS = 3
@@ -77,10 +78,11 @@ def spec_from_library(library: str, name: str) -> ModelSpec:
 
 
 def names_like(name: str, registered: Sequence[str]) -> list[str]:
-    """Find similar names in the registry, in open_clip and in timm.
+    """Find similar names in the registry, else also in open_clip and in timm.
 
-    Repositories of the hub cannot be listed: a name that could be one is suggested as such, unless
-    a registered model or one of open_clip or timm has it.
+    The libraries, whose import takes seconds, are not consulted if a registered name holds the name
+    or differs from it in a few letters. Repositories of the hub cannot be listed: a name that could
+    be one is suggested as such, unless a registered model or one of open_clip or timm has it.
 
     Args:
         name: The unknown name.
@@ -91,6 +93,8 @@ def names_like(name: str, registered: Sequence[str]) -> list[str]:
     """
     if any(_plain(name) in _plain(option) for option in registered):
         return _similar(name, registered)
+    if misspelled := _misspelled(name, registered):
+        return misspelled
     names: list[str] = list(registered)
     for library in ("oc", "timm"):
         try:
@@ -385,6 +389,21 @@ def _similar(name: str, names: Iterable[str]) -> list[str]:
     held.sort(key=lambda key: (written not in options[key].lower(), len(key), key))
     near = held or difflib.get_close_matches(plain, options, cutoff=0.65)
     return [options[key] for key in near[:_SUGGESTIONS]]
+
+
+def _misspelled(name: str, registered: Iterable[str]) -> list[str]:
+    """Return the registered names that differ from a name in a few letters.
+
+    A name with other numbers is another model. One with a slash is of a repository or open_clip.
+    """
+    if "/" in name:
+        return []
+    numbers = _NUMBER.findall(name)
+    options = {
+        _plain(option): option for option in registered if _NUMBER.findall(option) == numbers
+    }
+    near = difflib.get_close_matches(_plain(name), options, n=_SUGGESTIONS, cutoff=0.8)
+    return [options[key] for key in near]
 
 
 @cache

@@ -105,6 +105,25 @@ def test_noise_is_limited_to_its_wavelengths() -> None:
     assert field.std() == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("shape", "longest", "shortest", "fall"),
+    [((96, 150), 60, 20, 2.0), ((64, 64), 10, 1, 1.3), ((33, 71), 40, 500, 0.0)],
+)
+def test_noise_is_the_transform_of_its_whole_spectrum(
+    shape: tuple[int, int], longest: float, shortest: float, fall: float
+) -> None:
+    lines = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :])
+    lines[0, 0] = np.inf
+    high, low = np.exp(-((lines * shortest) ** 4)), 1 / (1 + (1 / (lines * longest)) ** 4)
+    amplitudes = (high * low * lines**-fall).astype(np.float32)
+    amplitudes[0, 0] = 0
+    phases = seeded(4).random(lines.shape, dtype=np.float32)
+    spectrum = amplitudes * np.exp(np.complex64(2j * np.pi) * phases)
+    field = np.fft.irfft2(spectrum, s=shape)
+    deviation = np.float32(field.std()) or 1
+    assert np.array_equal(band_noise(seeded(4), shape, longest, shortest, fall), field / deviation)
+
+
 def test_pairs_vary_in_shape_and_colour_and_cover_all_landforms() -> None:
     rng = seeded(8)
     pairs = [sample_pair(rng) for _ in range(150)]

@@ -238,23 +238,38 @@ def band_noise(
     Returns:
         float32 array of that shape.
     """
-    spectrum = _amplitudes(shape, round(longest, 3), round(shortest, 3), round(fall, 2)) * np.exp(
-        np.complex64(2j * np.pi) * rng.random((shape[0], shape[1] // 2 + 1), dtype=np.float32)
-    )
-    field = np.fft.irfft2(spectrum, s=shape).astype(np.float32, copy=False)
+    phases = rng.random((shape[0], shape[1] // 2 + 1), dtype=np.float32)
+    rows, amplitudes = _amplitudes(shape, round(longest, 3), round(shortest, 3), round(fall, 2))
+    columns = amplitudes.shape[1]
+    waves = amplitudes * np.exp(np.complex64(2j * np.pi) * phases[rows, :columns])
+    spectrum = waves
+    if rows.size < shape[0]:
+        spectrum = np.zeros((shape[0], columns), dtype=np.complex64)
+        spectrum[rows] = waves
+    # irfft2 without the columns at the end that are 0
+    lines = np.fft.ifft(spectrum, axis=0)
+    field = np.fft.irfft(lines, n=shape[1], axis=1).astype(np.float32, copy=False)
     deviation = float(field.std())
     return field / np.float32(deviation) if deviation > 0 else field
 
 
 @lru_cache(maxsize=64)
-def _amplitudes(shape: tuple[int, ...], longest: float, shortest: float, fall: float) -> Floats:
-    lines = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :])
+def _amplitudes(
+    shape: tuple[int, ...], longest: float, shortest: float, fall: float
+) -> tuple[npt.NDArray[np.intp], Floats]:
+    """Return the rows and the amplitudes of the first columns outside which amplitudes are 0."""
+    shortest = max(shortest, 1e-3)
+    # exp(-(frequency * shortest)**4) * frequency**-fall is 0 in float32 above this frequency.
+    highest = (104 + max(fall, 0) * np.log(max(shape))) ** 0.25 / shortest
+    down, right = np.fft.fftfreq(shape[0]), np.fft.rfftfreq(shape[1])
+    rows = np.flatnonzero(np.abs(down) <= highest)
+    lines = np.hypot(down[rows, None], right[None, right <= highest])
     lines[0, 0] = np.inf
-    high = np.exp(-((lines * max(shortest, 1e-3)) ** 4))
+    high = np.exp(-((lines * shortest) ** 4))
     low = 1 / (1 + (1 / (lines * longest)) ** 4)
     amplitude: Floats = (high * low * lines**-fall).astype(np.float32)
     amplitude[0, 0] = 0
-    return amplitude
+    return rows, amplitude
 
 
 def smoothstep(x: Floats, start: float, end: float) -> Floats:
