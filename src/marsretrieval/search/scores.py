@@ -151,7 +151,13 @@ def approximate_scores(
 
 
 def _check_query(query: npt.ArrayLike, dimension: int) -> npt.NDArray[np.float32]:
-    query_vector = np.asarray(query, dtype=np.float32)
+    try:
+        given = np.asarray(query)
+        if given.dtype.kind == "c":
+            raise TypeError("complex numbers")
+        query_vector = given.astype(np.float32)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the query vector is not an array of numbers ({error})") from error
     if query_vector.shape != (dimension,):
         raise UsageError(
             f"a query of shape {query_vector.shape}; the store holds vectors of {dimension} numbers"
