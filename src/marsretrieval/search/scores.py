@@ -196,13 +196,13 @@ class Background:
 
     @property
     def mean(self) -> float:
-        """Mean score of a tile."""
-        return float(self.scores.mean(dtype=np.float64))
+        """Mean score of a tile; NaN without tiles."""
+        return float(self.scores.mean(dtype=np.float64)) if len(self.scores) else math.nan
 
     @property
     def std(self) -> float:
-        """Standard deviation of the scores."""
-        return float(self.scores.std(dtype=np.float64))
+        """Standard deviation of the scores; NaN without tiles."""
+        return float(self.scores.std(dtype=np.float64)) if len(self.scores) else math.nan
 
     def z(self, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return the standard deviations of scores above the mean.
