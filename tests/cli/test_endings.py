@@ -69,6 +69,15 @@ def test_interrupt_while_modules_are_imported(
     assert capsys.readouterr().err.startswith("interrupted: completed work is saved")
 
 
+def test_interrupt_while_options_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("marsretrieval.cli.help.Group.parse_args", interrupt, raising=False)
+    result = CliRunner().invoke(app, ["tasks"])
+    assert result.exit_code == 130 and result.stderr.startswith("interrupted: completed work")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="closes descriptors with a shell")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_closed_stream_is_not_an_error(closed: str, tmp_path: Path) -> None:
