@@ -71,6 +71,7 @@ def test_numpy_scalars_are_accepted(store: Any, tmp_path: Path, kind: Any) -> No
         ({"bbox": ("a", 0, 1, 1)}, "west of a box is 'a'"),
         ({"region": 3}, "region is of type int"),
         ({"similar_to": 3}, "similar_to is of type int"),
+        ({"similar_to": [None]}, "None is not the id of a tile"),
         ({"negative_text": {"a": 1}}, "negative_text is of type dict"),
         ({"similar_to_location": ({}, {})}, "is not a position"),
         ({"similar_to_location": 3}, "is not a position"),
