@@ -40,6 +40,7 @@ PACKAGES = [
     "system",
     "progress",
     "text",
+    "arguments",
     "errors",
     "lazy",
 ]

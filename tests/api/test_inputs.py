@@ -70,6 +70,11 @@ def test_numpy_scalars_are_accepted(store: Any, tmp_path: Path, kind: Any) -> No
         ({"mix": None}, "mix is None"),
         ({"bbox": ("a", 0, 1, 1)}, "west of a box is 'a'"),
         ({"region": 3}, "region is of type int"),
+        ({"similar_to": 3}, "similar_to is of type int"),
+        ({"similar_to": [None]}, "None is not the id of a tile"),
+        ({"negative_text": {"a": 1}}, "negative_text is of type dict"),
+        ({"similar_to_location": ({}, {})}, "is not a position"),
+        ({"similar_to_location": 3}, "is not a position"),
     ],
 )
 def test_wrong_values(store: Any, options: dict[str, Any], message: str) -> None:
@@ -103,3 +108,47 @@ def test_images_in_memory_match_the_vector_of_their_file(store: Any, tmp_path: P
             np.testing.assert_array_equal(store.search(images=image, k=1).query, expected)
     with pytest.raises(ImageError, match="image 1: an array of shape"):
         store.search(images=np.zeros((3, 24, 24)))
+
+
+@pytest.mark.parametrize(
+    "vector", [["a"] * 32, [[1], [1, 2]], np.ones(32, complex), [None] * 32, object()]
+)
+def test_vectors_that_are_not_numbers(store: Any, vector: Any) -> None:
+    with pytest.raises(UsageError, match="vector"):
+        store.search(vector=vector)
+    with pytest.raises(UsageError, match="query"):
+        store.scores(vector)
+
+
+@pytest.mark.parametrize("rows", [["a"], [1.5], [None], np.ones(20, bool)])
+def test_rows_that_are_not_whole_numbers(store: Any, rows: Any) -> None:
+    with pytest.raises(UsageError, match="not whole numbers"):
+        store.vectors(rows)
+    assert store.vectors([]).shape == (0, store.dimension)
+
+
+def test_one_text_in_place_of_several(store: Any) -> None:
+    with pytest.raises(UsageError, match="texts is not a list"):
+        store.search_many("dunes")
+
+
+@pytest.mark.parametrize("image", [np.full((8, 8), np.nan), Image.new("RGB", (0, 0))])
+def test_images_without_pixels(store: Any, image: Any) -> None:
+    with pytest.raises(ImageError, match="without"):
+        store.search(images=image)
+
+
+def test_wrong_arguments_of_a_result(store: Any, tmp_path: Path) -> None:
+    result = store.search("dunes", k=3)
+    for call, message in (
+        (lambda: result.write(None), "path is None"),
+        (lambda: result.write("a\0.csv"), "null character"),
+        (lambda: result.to_csv(""), "empty path"),
+        (lambda: result.write(tmp_path / "a.html", page_images=1.5), "images is 1.5"),
+        (lambda: result.map(style=3), "style is 3"),
+        (lambda: result.merge("a"), "deg is 'a'"),
+        (lambda: result.heatmap(cell="a"), "cell is 'a'"),
+        (lambda: result.against(None), "path is None"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            call()

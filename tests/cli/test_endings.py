@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from marsretrieval.cli import main
 from marsretrieval.cli.app import app
 
 CODE = """
@@ -53,6 +54,28 @@ def test_signals_stop_cleanly(tmp_path: Path, number: signal.Signals, word: str)
     assert word in errors and "completed work is saved" in errors
     assert "Traceback" not in errors
     assert not list(tmp_path.iterdir())
+
+
+def test_interrupt_while_modules_are_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("marsretrieval.cli.app.app", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.startswith("interrupted: completed work is saved")
+
+
+def test_interrupt_while_options_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("marsretrieval.cli.help.Group.parse_args", interrupt, raising=False)
+    result = CliRunner().invoke(app, ["tasks"])
+    assert result.exit_code == 130 and result.stderr.startswith("interrupted: completed work")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="closes descriptors with a shell")

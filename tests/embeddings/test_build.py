@@ -386,3 +386,9 @@ def test_reordered_sources_are_reported(tmp_path: Path) -> None:
     build_store(FakeEncoder(), open_sources(folders), tmp_path / "store")
     with pytest.raises(StoreMismatchError, match="in this order"):
         build_store(FakeEncoder(), open_sources(folders[::-1]), tmp_path / "store")
+
+
+@pytest.mark.parametrize(("part", "remedy"), [((3, 2), "from 1/2 to 2/2"), ((1, 0), "at least 1")])
+def test_part_that_does_not_exist(tmp_path: Path, part: tuple[int, int], remedy: str) -> None:
+    with pytest.raises(UsageError, match=f"does not exist\n.*{remedy}"):
+        build_store(FakeEncoder(), FakeSource(), tmp_path, part=part)

@@ -86,6 +86,11 @@ class Ragged:
         return [["a"]]
 
 
+class Complex:
+    def encode_images(self, images: list) -> np.ndarray:
+        return np.ones((len(images), 3), complex)
+
+
 class Boasting(Long):
     dimension = 4
 
@@ -243,6 +248,7 @@ def test_class_without_text_encoder_is_reported() -> None:
         ("Mute", r"encode_texts failed .*no tokenizer"),
         ("Narrow", r"encode_texts returned an array of shape \(1, 2\)"),
         ("Ragged", "not an array"),
+        ("Complex", "complex numbers"),
         ("Boasting", "declares dimension 4 but returns 3"),
         ("Secretive", "fingerprint cannot be written as JSON"),
         ("make_nothing", "made a str, which has no encode_images"),

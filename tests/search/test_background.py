@@ -140,3 +140,10 @@ def test_cut_texts_are_named(folder: Path) -> None:
         warnings.simplefilter("error")
         assert store.search("dunes", raw=True).truncated == []
         assert store.search(like="tile-000001").truncated == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_background_without_tiles_gives_no_warning() -> None:
+    background = Background(np.zeros(0, np.float32), 0)
+    assert np.isnan(background.mean) and np.isnan(background.std)
+    np.testing.assert_array_equal(background.z([0.5]), [0.0])

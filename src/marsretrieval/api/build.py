@@ -8,6 +8,7 @@ from pathlib import Path
 
 from marsretrieval import embeddings
 from marsretrieval.api.store import Store, open_store
+from marsretrieval.arguments import as_optional_path, as_path, as_paths
 from marsretrieval.datasets import open_sources
 from marsretrieval.embeddings import ModelRequest
 from marsretrieval.encoders import LoadOptions
@@ -69,19 +70,19 @@ def build_store(
     options = LoadOptions(
         device=device,
         dtype=dtype,
-        checkpoint=None if checkpoint is None else Path(checkpoint),
+        checkpoint=as_optional_path(checkpoint, "checkpoint"),
         prompts=prompts,
         offline=offline,
         trust_remote_code=trust_remote_code,
     )
     resolved = resolve_model(model, options)
-    paths = [images] if isinstance(images, (str, Path)) else list(images)
-    source = open_sources([Path(path) for path in paths])
+    target = as_path(store, "store")
+    source = open_sources(as_paths(images, "images"))
     encoder = resolved.load()
     report = embeddings.build_store(
         encoder,
         source,
-        Path(store),
+        target,
         dtype=vectors,
         batch_size=batch_size,
         workers=workers,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from marsretrieval.arguments import as_float, as_int
 from marsretrieval.errors import DataError, UsageError
 from marsretrieval.geo import Box
 from marsretrieval.search import check_text, prompts_of, read_images, row_at, rows_of
@@ -227,10 +228,11 @@ def prepare_search(
         DataError: If a region cannot be read.
         ImageError: If an image cannot be read.
     """
-    texts = _as_list(text)
-    positive_images, negative_images = _as_list(images), _as_list(not_images)
-    tile_ids, positions = _as_list(like), _parse_positions(like_at)
-    negative_texts, negative_ids = _as_list(not_text), _as_list(not_like)
+    texts, negative_texts = _as_list(text, "text"), _as_list(not_text, "negative_text")
+    positive_images = _as_list(images, "images")
+    negative_images = _as_list(not_images, "negative_images")
+    tile_ids, negative_ids = _as_list(like, "similar_to"), _as_list(not_like, "negative_tiles")
+    positions = _parse_positions(like_at)
     own_vector = None if vector is None else _given_vector(store, vector)
     if own_vector is not None and any(
         map(len, (texts, positive_images, tile_ids, positions, negative_texts, negative_images,
@@ -249,10 +251,10 @@ def prepare_search(
     # Checked before a model is loaded.
     for sentence in [*texts, *negative_texts]:
         check_text(sentence)
-    k = None if k is None else _as_int(k, "k")
-    min_score = None if min_score is None else _as_float(min_score, "min_score")
-    min_valid = None if min_valid is None else _as_float(min_valid, "min_valid")
-    mix, not_weight = _as_float(mix, "mix"), _as_float(not_weight, "not_weight")
+    k = None if k is None else as_int(k, "k")
+    min_score = None if min_score is None else as_float(min_score, "min_score")
+    min_valid = None if min_valid is None else as_float(min_valid, "min_valid")
+    mix, not_weight = as_float(mix, "mix"), as_float(not_weight, "not_weight")
     raw, keep_examples = bool(raw), bool(keep_examples)
     if k is not None and k < 1:
         raise UsageError(f"k must be at least 1, not {k}")
@@ -263,7 +265,7 @@ def prepare_search(
     for name, value in (("mix", mix), ("not_weight", not_weight)):
         if not 0 <= value <= 1:
             raise UsageError(f"{name} {value:g} is not within 0..1")
-    domain = lon_domain(_as_int(lon, "lon"))
+    domain = lon_domain(as_int(lon, "lon"))
     area = _parse_region(bbox, region, region_layer)
     tiles = [
         *rows_of(store, tile_ids).tolist(),
@@ -360,7 +362,12 @@ def _vector_name(vector: Any) -> str | None:
 def _given_vector(store: EmbeddingStore, vector: Any) -> npt.NDArray[np.float32]:
     """Check a query vector given by the user, and scale it to unit length."""
     source = str(vector) if isinstance(vector, str | Path) else "vector"
-    values = read_vector(Path(vector)) if isinstance(vector, str | Path) else np.asarray(vector)
+    try:
+        values = read_vector(Path(vector)) if isinstance(vector, str | Path) else np.asarray(vector)
+    except ValueError as error:  # lists of several lengths
+        raise UsageError(f"{source}: not an array of numbers ({error})") from error
+    if values.dtype.kind not in "buifO":
+        raise UsageError(f"{source}: an array of {values.dtype}, not of numbers")
     if values.shape != (store.dimension,):
         raise UsageError(
             f"{source}: shape {values.shape}; {store.path} holds vectors of {store.dimension} "
@@ -388,7 +395,7 @@ def _store_paths(store: EmbeddingStore) -> tuple[str, ...]:
     return tuple(str(part.path.absolute()) for part in store.parts.values())
 
 
-def _as_list(values: Any) -> list[Any]:
+def _as_list(values: Any, name: str) -> list[Any]:
     """Return one value or several as a list."""
     from PIL.Image import Image as Picture
 
@@ -396,31 +403,19 @@ def _as_list(values: Any) -> list[Any]:
         return []
     if isinstance(values, np.ndarray) and values.dtype.kind in "buif":
         return [values] if values.ndim < 4 else list(values)  # one image, or a batch
-    return [values] if isinstance(values, str | Path | Picture) else list(values)
-
-
-def _as_int(value: Any, name: str) -> int:
-    """Convert to int, also numpy integers and floats without a fraction."""
-    try:
-        if int(value) == value:
-            return int(value)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise UsageError(f"{name} is {value!r}, not a whole number")
-
-
-def _as_float(value: Any, name: str) -> float:
-    """Convert to float, also numpy scalars."""
-    try:
-        return float(value)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{name} is {value!r}, not a number") from error
+    if isinstance(values, str | Path | Picture):
+        return [values]
+    if isinstance(values, Mapping | bytes) or not hasattr(values, "__iter__"):
+        raise UsageError(
+            f"{name} is of type {type(values).__name__}", remedy="Give one value, or a list."
+        )
+    return list(values)
 
 
 def _parse_positions(values: LonLat | Sequence[LonLat]) -> list[LonLat]:
     try:
         pairs = np.asarray(values, dtype=np.float64).reshape(-1, 2) if len(values) else ()
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise UsageError(
             f"like_at={values!r} is not a position",
             remedy="Give (lon, lat) in degrees, such as (137.4, -4.6), or several of them.",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
+from marsretrieval.arguments import as_optional_path, as_path
 from marsretrieval.errors import (
     MarsRetrievalWarning,
     MissingDependencyError,
@@ -212,7 +213,7 @@ class SearchResult:
         """
         from marsretrieval.search.export import check_hits_path, write_hits
 
-        target = Path(path)
+        target = as_path(path, "path")
         if check_hits_path(target).suffix != ".html":
             return write_hits(self._described(), target, style=style)
         from marsretrieval.search.page import write_page
@@ -254,7 +255,11 @@ class SearchResult:
         from marsretrieval.search.sheet import write_sheet
 
         summary = write_sheet(
-            self.hits, Path(path), tile_images=self.images, style=style, progress=progress
+            self.hits,
+            as_path(path, "path"),
+            tile_images=self.images,
+            style=style,
+            progress=progress,
         )
         return list(summary.paths)
 
@@ -346,8 +351,9 @@ class SearchResult:
         """
         from marsretrieval.search.heatmap import check_heatmap_path, heatmap_of
 
-        if path is not None:
-            check_heatmap_path(Path(path))
+        target = as_optional_path(path, "path")
+        if target is not None:
+            check_heatmap_path(target)
         heat = heatmap_of(
             self.store.embeddings,
             self.store.scores(self.query, progress=progress),
@@ -357,14 +363,14 @@ class SearchResult:
             min_valid=self.about.get("min_valid"),
             about=self._described().about,
         )
-        if path is not None:
-            heat.write(Path(path), hits=self.hits, style=style)
+        if target is not None:
+            heat.write(target, hits=self.hits, style=style)
         return heat
 
     def _write(self, path: str | Path, *suffixes: str) -> list[Path]:
         from marsretrieval.search.export import write_hits
 
-        target = Path(path)
+        target = as_path(path, "path")
         if target.suffix.lower() not in suffixes:
             target = target.with_name(target.name + suffixes[0])
         return write_hits(self._described(), target)

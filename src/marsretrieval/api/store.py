@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from marsretrieval import embeddings
 from marsretrieval.api.query import PreparedSearch, SearchQuery, prepare_search, search_options
 from marsretrieval.api.result import SearchResult, summarize_scores, warn_truncated
 from marsretrieval.api.store_model import StoreModel
+from marsretrieval.arguments import as_optional_path, as_paths
 from marsretrieval.encoders.torch_imports import check_device
 from marsretrieval.errors import MarsRetrievalError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
@@ -77,7 +78,7 @@ def open_store(
             several models.
         UsageError: If it holds texts, or a store is given twice.
     """
-    paths = [path] if isinstance(path, str | Path) else list(path)
+    paths = as_paths(path, "path")
     check_device(device)
     stores = [embeddings.open_store(folder) for folder in paths]
     if not stores:
@@ -93,7 +94,7 @@ def open_store(
         model=StoreModel(
             store,
             model=model,
-            checkpoint=None if checkpoint is None else Path(checkpoint),
+            checkpoint=as_optional_path(checkpoint, "checkpoint"),
             trust=trust,
             device=device,
             offline=offline,
@@ -385,6 +386,8 @@ class Store:
         Raises:
             UsageError: If an option is invalid.
         """
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            raise UsageError("texts is not a list", remedy="Give a list, or call search().")
         searches = [self.prepare_search(text, **options) for text in texts]
         return self.run_searches(searches, progress=progress)
 

@@ -11,9 +11,24 @@ def main() -> None:
     Exit codes: 0 success, 1 failure, 2 wrong use, 130 interrupted, 143 SIGTERM, 129 SIGHUP.
     """
     _replace_closed_streams()
-    from marsretrieval.cli.app import app
+    try:
+        from marsretrieval.cli.app import app
 
-    app()
+        app()
+    except KeyboardInterrupt:  # while modules are imported, or a second Ctrl-C
+        _print_interrupted()
+        raise SystemExit(130) from None
+
+
+def _print_interrupted() -> None:
+    import sys
+    from contextlib import suppress
+
+    with suppress(OSError, ValueError):
+        sys.stderr.write(
+            "interrupted: completed work is saved; run the same command again to resume\n"
+        )
+        sys.stderr.flush()
 
 
 def _replace_closed_streams() -> None:

@@ -42,6 +42,7 @@ _COMMANDS = {
     "inventory": ("inventory", "app", _SEARCH_PANEL),
 }
 
+_RESUME = "completed work is saved; run the same command again to resume"
 _TRACEBACK = "MARSRETRIEVAL_TRACEBACK"  # 1: show the traceback of an unexpected error
 
 
@@ -100,6 +101,13 @@ class _Group(Group):
         super().__init__(**settings)
         self.commands: Any = _LazyCommands(self.commands)
 
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().make_context(*args, **options)
+        except KeyboardInterrupt as error:  # typer would exit without a message
+            _print_last(f"interrupted: {_RESUME}")
+            raise typer.Exit(128 + signal.SIGINT) from error
+
     def invoke(self, ctx: Any) -> Any:
         try:
             with _print_warnings(), _print_log(), _handle_signals():
@@ -116,7 +124,7 @@ class _Group(Group):
                 if number == signal.SIGINT
                 else f"ended by {signal.Signals(number).name}"
             )
-            _print_last(f"{what}: completed work is saved; run the same command again to resume")
+            _print_last(f"{what}: {_RESUME}")
             raise typer.Exit(128 + number) from error
         except _TYPER_EXCEPTIONS:
             raise

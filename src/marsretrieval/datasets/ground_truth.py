@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import geo
+from marsretrieval.arguments import as_path
 from marsretrieval.datasets.base import ImageSource, Skipped
 from marsretrieval.datasets.listing import list_visible
 from marsretrieval.datasets.open import open_images
@@ -130,7 +131,7 @@ def read_points(
             range, there are no points, or the file is not of Mars.
         MissingDependencyError: If a GIS format needs the extra `gis`.
     """
-    path = Path(path)
+    path = as_path(path, "path")
     columns = columns or PositionColumns()
     table = read_table(path, layer=columns.layer)
     if not any(table.header) and table.geometry is None:

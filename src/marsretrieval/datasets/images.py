@@ -143,6 +143,8 @@ def rgb_of(image: Image.Image | npt.NDArray[Any], name: str = "image") -> Image.
         ImageError: If the shape or type is not supported, or the image cannot be decoded.
     """
     if isinstance(image, Image.Image):
+        if not image.width or not image.height:
+            raise ImageError(f"{name}: an image without pixels")
         return _from_pillow(image, name)
     pixels = np.asarray(image)
     if pixels.ndim == 2:
@@ -160,6 +162,8 @@ def rgb_of(image: Image.Image | npt.NDArray[Any], name: str = "image") -> Image.
             f"{name}: an array of {pixels.dtype} is not an image",
             remedy="Use integers or floating-point numbers.",
         )
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).any():
+        raise ImageError(f"{name}: an array without finite numbers is not an image")
     bands = pixels.shape[2]
     if pixels.dtype != np.uint8:
         valid = pixels[..., -1] != 0 if bands in (2, 4) else None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from PIL import Image
 
+from marsretrieval.arguments import as_optional_int
 from marsretrieval.datasets.base import Shard, content_hash
 from marsretrieval.embeddings.batches import BatchRunner, batch_sizes, on_cpu, quote_text
 from marsretrieval.embeddings.manifest import Entry
@@ -238,6 +239,8 @@ def build_stores(
         OutputError: If a store cannot be written.
         MarsRetrievalError: If a decoding process dies. Finished shards are kept.
     """
+    batch_size = as_optional_int(batch_size, "batch_size")
+    workers = as_optional_int(workers, "workers")
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
         if value is not None and value < least:
             raise UsageError(f"{name} must be at least {least}, not {value}")

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marsretrieval import geo
+from marsretrieval.arguments import as_path
 from marsretrieval.errors import StoreError, UsageError
 from marsretrieval.io import atomic_path, check_output
 from marsretrieval.progress import NO_PROGRESS, Progress
@@ -38,7 +39,7 @@ def export_parquet(
         StoreError: If the store is incomplete.
         OutputError: If the file cannot be written.
     """
-    path = Path(path)
+    path = as_path(path, "path")
     if path.suffix.lower() not in (".parquet", ".geoparquet"):
         raise UsageError(f"{path}: not a Parquet file name", remedy="Use one ending in .parquet.")
     check_output(path)

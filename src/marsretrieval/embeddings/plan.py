@@ -174,7 +174,9 @@ def plan_shards(
     if not 1 <= number <= parts:
         raise UsageError(
             f"part {number}/{parts} does not exist",
-            remedy=f"Parts are numbered from 1/{parts} to {parts}/{parts}.",
+            remedy=f"Parts are numbered from 1/{parts} to {parts}/{parts}."
+            if parts > 0
+            else "The number of parts is at least 1, such as 1/4.",
         )
     dataset: DatasetIdentity = {
         "name": name,

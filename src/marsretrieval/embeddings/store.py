@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from marsretrieval.arguments import as_path
 from marsretrieval.datasets import ItemWarning, Skipped, set_hash
 from marsretrieval.embeddings.manifest import (
     DatasetIdentity,
@@ -24,7 +25,7 @@ from marsretrieval.embeddings.manifest import (
     read_manifest,
 )
 from marsretrieval.embeddings.shards import Block, open_block
-from marsretrieval.errors import StoreMismatchError
+from marsretrieval.errors import StoreMismatchError, UsageError
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 Floats = npt.NDArray[np.float64]
@@ -368,7 +369,13 @@ class EmbeddingStore:
 
         Yields the block, the rows within it, and their positions in `rows`.
         """
-        row_numbers = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+        row_numbers = np.atleast_1d(np.asarray(rows))
+        if row_numbers.size and row_numbers.dtype.kind not in "iu":
+            raise UsageError(
+                f"rows are of type {row_numbers.dtype}, not whole numbers",
+                remedy="Give row numbers; np.flatnonzero(mask) makes them of a mask.",
+            )
+        row_numbers = row_numbers.astype(np.int64)
         if len(row_numbers) and not 0 <= row_numbers.min() <= row_numbers.max() < self.rows:
             raise IndexError(f"rows must be within 0..{self.rows - 1}")
         shard = np.searchsorted(self._starts, row_numbers, side="right") - 1
@@ -432,7 +439,7 @@ def open_store(path: str | Path) -> EmbeddingStore:
     Raises:
         StoreError: If the folder is no store, or its manifest or an entry is damaged.
     """
-    path = Path(path)
+    path = as_path(path, "path")
     manifest = read_manifest(path)
     entries = (read_entry(path, name) for name in manifest.shards)
     return EmbeddingStore(

@@ -253,6 +253,10 @@ class LoadOptions:
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("device", "dtype"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise UsageError(f"{name} is {value!r}, not a text", remedy="Use auto.")
         if not _DEVICE.fullmatch(self.device):
             raise UsageError(
                 f"unknown device '{self.device}'", remedy="Use auto, cpu, cuda, cuda:0 or mps."

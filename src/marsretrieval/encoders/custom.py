@@ -343,8 +343,11 @@ class PluginEncoder:
 
     def _to_array(self, method: str, vectors: Any) -> Vectors:
         if hasattr(vectors, "detach"):  # a tensor, possibly on a device or in bfloat16
-            vectors = vectors.detach().float().cpu()
+            vectors = vectors.detach().cpu()
+            vectors = vectors if vectors.is_complex() else vectors.float()
         try:
+            if np.iscomplexobj(vectors):
+                raise TypeError("complex numbers")
             return np.asarray(vectors, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise ModelLoadError(

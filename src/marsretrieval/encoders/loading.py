@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from marsretrieval.arguments import as_optional_path
 from marsretrieval.encoders.base import (
     OBJECT_LOADER,
     Encoder,
@@ -113,7 +114,7 @@ def load_model(
     options = LoadOptions(
         device=device,
         dtype=dtype,
-        checkpoint=None if checkpoint is None else Path(checkpoint),
+        checkpoint=as_optional_path(checkpoint, "checkpoint"),
         prompts=prompts,
         offline=offline,
         trust_remote_code=trust_remote_code,

@@ -88,6 +88,8 @@ def find(name: str) -> ModelSpec:
         UnknownNameError: If there is no such model. Suggests similar names.
         UsageError: If a class cannot be imported or is not an encoder.
     """
+    if not isinstance(name, str):
+        raise UsageError(f"{name!r} is not the name of a model", remedy="marsretrieval models")
     guard_torchvision()
     library, _, rest = name.partition(":")
     if library in _LIBRARIES and rest:

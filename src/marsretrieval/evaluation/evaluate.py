@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from marsretrieval.arguments import as_int, as_optional_int, as_optional_path, as_path
 from marsretrieval.encoders import LoadOptions, ModelSpec
 from marsretrieval.encoders.base import PromptPreset
 from marsretrieval.encoders.identity import variant
@@ -215,11 +216,16 @@ def evaluate(
         DataError: If the data of a task are missing or invalid.
         MarsRetrievalError: The first error of a pair; the results of the others are written.
     """
+    data, results = as_path(data, "data"), as_path(results, "results")
+    tiles_store = as_optional_path(tiles_store, "tiles_store")
+    resamples, limit = as_int(resamples, "resamples"), as_optional_int(limit, "limit")
+    dim, workers = as_optional_int(dim, "dim"), as_optional_int(workers, "workers")
+    batch_size = as_optional_int(batch_size, "batch_size")
     model_list = models if isinstance(models, (list, tuple)) else [models]
     options = LoadOptions(
         device=device,
         dtype=dtype,
-        checkpoint=None if checkpoint is None else Path(checkpoint),
+        checkpoint=as_optional_path(checkpoint, "checkpoint"),
         prompts=prompts,
         offline=offline,
         trust_remote_code=trust_remote_code,
@@ -234,7 +240,8 @@ def evaluate(
         radius=radius, depth=depth, image_weight=image_weight, examples=examples,
     )  # fmt: skip
     chosen = ablation.apply(chosen)
-    seeds = (seed,) if isinstance(seed, int) else tuple(dict.fromkeys(seed))
+    seed_list = seed if isinstance(seed, Iterable) and not isinstance(seed, str) else [seed]
+    seeds = tuple(dict.fromkeys(as_int(value, "seed") for value in seed_list))
     if not seeds:
         raise UsageError("no seed", remedy="Give a number, or several.")
 
@@ -252,14 +259,14 @@ def evaluate(
             jobs += plan(
                 [model.spec],
                 chosen,
-                data=Path(data),
-                results=Path(results),
+                data=data,
+                results=results,
                 options=model.options,
                 settings=Settings(seed=seeds[0], resamples=resamples, limit=limit),
                 seeds=seeds,
                 dim=dim,
                 confirm_dim=confirm_dim,
-                tiles_store=None if tiles_store is None else Path(tiles_store),
+                tiles_store=tiles_store,
                 force=force,
                 name=name,
                 skip=skip,
@@ -303,7 +310,7 @@ def load_results(*paths: str | Path) -> Results:
     Raises:
         DataError: If a path does not exist, holds no result, or a file is damaged.
     """
-    files = find_results(Path(path) for path in paths)
+    files = find_results([as_path(path, "path") for path in paths])
     if not files:
         raise DataError(f"{', '.join(map(str, paths)) or 'no path'}: no results")
     return Results((path, read_result(path)) for path in files)
@@ -344,6 +351,12 @@ _COLUMNS = (
 def _tasks(tasks: str | Task | Sequence[str | Task]) -> tuple[list[Task], set[str]]:
     """The tasks, and the names of those that were named one by one."""
     keys: list[Any] = list(tasks) if isinstance(tasks, (list, tuple)) else [tasks]
+    for key in keys:
+        if not isinstance(key, str) and not isinstance(getattr(key, "name", None), str):
+            raise UsageError(
+                f"{key!r} is not a task",
+                remedy="Give a name, a task object, or a list of these; see marsretrieval tasks.",
+            )
     explicit: list[Task] = [
         find_task(key) if isinstance(key, str) else key for key in keys if key != "all"
     ]

@@ -259,7 +259,7 @@ def check_name(name: str) -> None:
     Raises:
         UsageError: If it cannot.
     """
-    if not _NAME.fullmatch(name) or name in _RESERVED:
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name in _RESERVED:
         raise UsageError(
             f"--name {name!r} cannot be the name of a folder",
             remedy="Use letters, digits, '.', '_', '+' and '-', with a letter or digit first.",

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+from marsretrieval.arguments import as_path
 from marsretrieval.errors import DataError, MarsRetrievalError, OutputError, UsageError
 from marsretrieval.io import (
     Constraint,
@@ -206,7 +207,7 @@ def inventory_path(name: str | Path) -> Path:
     Raises:
         UsageError: If the name is empty or cannot be a file name.
     """
-    path = Path(name)
+    path = as_path(name, "name")
     if not is_safe_name(path.name):
         raise UsageError(f"'{name}' cannot be the name of an inventory", remedy="Name a folder.")
     return path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)

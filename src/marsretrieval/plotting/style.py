@@ -128,6 +128,8 @@ def style_of(style: str | Style) -> Style:
         if match is None:
             raise UsageError(f"unknown style '{style}'", remedy="Use light or dark.")
         style = match
+    if not isinstance(style, Style):
+        raise UsageError(f"style is {style!r}", remedy="Use light, dark or a plotting.Style.")
     return style
 
 

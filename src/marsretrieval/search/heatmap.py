@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import geo
+from marsretrieval.arguments import as_float
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
 from marsretrieval.io import atomic_path, check_output
 from marsretrieval.plotting import PlanetMap, Style, require_cartopy
@@ -245,7 +246,7 @@ def heatmap_of(
         UsageError: If no tile has a position, the extents of all tiles are unknown and there is no
             `cell`, or the raster would be too large.
     """
-    grid = _grid(store, region, None if cell is None else float(cell), int(domain))
+    grid = _grid(store, region, None if cell is None else as_float(cell, "cell"), domain)
     values = np.asarray(scores, dtype=np.float32)
     below = rows_below(store, min_valid)
     if below is not None:

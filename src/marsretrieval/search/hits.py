@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import geo
+from marsretrieval.arguments import as_float
 from marsretrieval.errors import UsageError
 from marsretrieval.search.index.find import known_of
 
@@ -246,7 +247,7 @@ class Hits:
         Raises:
             UsageError: If `deg` is out of range.
         """
-        deg = float(deg)  # JSON cannot serialize numpy scalars
+        deg = as_float(deg, "deg")  # JSON cannot serialize numpy scalars
         check_distance(deg)
         counts = self.tiles or [1] * len(self)
         best, clusters = _clusters(self.lon, self.lat, deg)
@@ -469,6 +470,7 @@ def check_known_km(km: float) -> None:
     Raises:
         UsageError: If it is not above 0 and at most half the circumference of Mars.
     """
+    km = as_float(km, "km")
     if not (np.isfinite(km) and 0 < km <= _MAX_KM):
         raise UsageError(
             f"known hits within {km:g} km", remedy="Give a distance above 0, such as 10 km."

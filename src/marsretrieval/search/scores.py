@@ -151,7 +151,13 @@ def approximate_scores(
 
 
 def _check_query(query: npt.ArrayLike, dimension: int) -> npt.NDArray[np.float32]:
-    query_vector = np.asarray(query, dtype=np.float32)
+    try:
+        given = np.asarray(query)
+        if given.dtype.kind == "c":
+            raise TypeError("complex numbers")
+        query_vector = given.astype(np.float32)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the query vector is not an array of numbers ({error})") from error
     if query_vector.shape != (dimension,):
         raise UsageError(
             f"a query of shape {query_vector.shape}; the store holds vectors of {dimension} numbers"
@@ -190,13 +196,13 @@ class Background:
 
     @property
     def mean(self) -> float:
-        """Mean score of a tile."""
-        return float(self.scores.mean(dtype=np.float64))
+        """Mean score of a tile; NaN without tiles."""
+        return float(self.scores.mean(dtype=np.float64)) if len(self.scores) else math.nan
 
     @property
     def std(self) -> float:
-        """Standard deviation of the scores."""
-        return float(self.scores.std(dtype=np.float64))
+        """Standard deviation of the scores; NaN without tiles."""
+        return float(self.scores.std(dtype=np.float64)) if len(self.scores) else math.nan
 
     def z(self, scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return the standard deviations of scores above the mean.

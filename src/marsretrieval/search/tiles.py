@@ -45,6 +45,8 @@ def rows_of(
     reader = known_of(store)
     rows = np.full(len(ids), -1, dtype=np.int64)
     for number, name in enumerate(ids):
+        if not isinstance(name, str):
+            raise UsageError(f"{name!r} is not the id of a tile", remedy="Give a text.")
         rows[number] = reader.find(name)
         if rows[number] < 0 and _IMAGE_SUFFIX.search(name):
             rows[number] = reader.find(_IMAGE_SUFFIX.sub("", name))

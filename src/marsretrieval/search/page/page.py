@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from marsretrieval.arguments import as_int
 from marsretrieval.errors import MissingImagesWarning, UsageError
 from marsretrieval.html import data_uri, image_uri, join_scripts, load_environment, load_styles
 from marsretrieval.io import atomic_path
@@ -136,7 +137,7 @@ def write_page(
         UsageError: If there are too many hits, or `images` is negative.
         OutputError: If the file cannot be written.
     """
-    path = Path(path)
+    path, images = Path(path), as_int(images, "images")
     check_page(hits, path, images)
     image_count = min(images, len(hits))
     loader = tile_images or TileImages(store)
