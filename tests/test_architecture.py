@@ -40,7 +40,6 @@ PACKAGES = [
     "system",
     "progress",
     "text",
-    "arguments",
     "errors",
     "lazy",
 ]

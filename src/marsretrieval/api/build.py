@@ -8,12 +8,12 @@ from pathlib import Path
 
 from marsretrieval import embeddings
 from marsretrieval.api.store import Store, open_store
-from marsretrieval.arguments import as_optional_path, as_path, as_paths
 from marsretrieval.datasets import open_sources
 from marsretrieval.embeddings import ModelRequest
 from marsretrieval.encoders import LoadOptions
 from marsretrieval.encoders.base import PromptPreset
 from marsretrieval.encoders.loading import ModelLike, resolve_model
+from marsretrieval.errors import as_optional_path, as_path, as_paths
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.text import pluralize
 

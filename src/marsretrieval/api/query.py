@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.arguments import as_float, as_int
-from marsretrieval.errors import DataError, UsageError
+from marsretrieval.errors import DataError, UsageError, as_float, as_int
 from marsretrieval.geo import Box
 from marsretrieval.search import check_text, prompts_of, read_images, row_at, rows_of
 from marsretrieval.search.hits import Domain, lon_domain

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.arguments import as_optional_path, as_path
 from marsretrieval.errors import (
     MarsRetrievalWarning,
     MissingDependencyError,
     TruncatedTextWarning,
+    as_optional_path,
+    as_path,
 )
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search.hits import KNOWN_KM, PAGE_IMAGES, Hit, Hits

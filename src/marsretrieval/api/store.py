@@ -15,9 +15,8 @@ from marsretrieval import embeddings
 from marsretrieval.api.query import PreparedSearch, SearchQuery, prepare_search, search_options
 from marsretrieval.api.result import SearchResult, summarize_scores, warn_truncated
 from marsretrieval.api.store_model import StoreModel
-from marsretrieval.arguments import as_optional_path, as_paths
 from marsretrieval.encoders.torch_imports import check_device
-from marsretrieval.errors import MarsRetrievalError, UsageError
+from marsretrieval.errors import MarsRetrievalError, UsageError, as_optional_path, as_paths
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import Hits, exact_topk, existing_index, score_all
 from marsretrieval.search.index.find import known_of

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import geo
-from marsretrieval.arguments import as_path
 from marsretrieval.datasets.base import ImageSource, Skipped
 from marsretrieval.datasets.listing import list_visible
 from marsretrieval.datasets.open import open_images
@@ -25,7 +24,7 @@ from marsretrieval.datasets.positions import (
     suspicions,
 )
 from marsretrieval.datasets.tables import read_table
-from marsretrieval.errors import DatasetNotFoundError, TableError
+from marsretrieval.errors import DatasetNotFoundError, TableError, as_path
 from marsretrieval.text import list_some, pluralize
 
 # Catalogue formats. If several files have the same stem, the first format is read.

@@ -14,14 +14,19 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from PIL import Image
 
-from marsretrieval.arguments import as_optional_int
 from marsretrieval.datasets.base import Shard, content_hash
 from marsretrieval.embeddings.batches import BatchRunner, batch_sizes, on_cpu, quote_text
 from marsretrieval.embeddings.manifest import Entry
 from marsretrieval.embeddings.plan import BuildPlan, create_or_validate, plan_shards
 from marsretrieval.embeddings.shard_writer import ShardWriter, embed_shards, open_decoders_for
 from marsretrieval.embeddings.shards import Item, write_shard
-from marsretrieval.errors import DataError, MarsRetrievalError, ModalityError, UsageError
+from marsretrieval.errors import (
+    DataError,
+    MarsRetrievalError,
+    ModalityError,
+    UsageError,
+    as_optional_int,
+)
 from marsretrieval.io import sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.text import pluralize

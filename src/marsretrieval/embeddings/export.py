@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from marsretrieval import geo
-from marsretrieval.arguments import as_path
-from marsretrieval.errors import StoreError, UsageError
+from marsretrieval.errors import StoreError, UsageError, as_path
 from marsretrieval.io import atomic_path, check_output
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.text import pluralize

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from marsretrieval.arguments import as_path
 from marsretrieval.datasets import ItemWarning, Skipped, set_hash
 from marsretrieval.embeddings.manifest import (
     DatasetIdentity,
@@ -25,7 +24,7 @@ from marsretrieval.embeddings.manifest import (
     read_manifest,
 )
 from marsretrieval.embeddings.shards import Block, open_block
-from marsretrieval.errors import StoreMismatchError, UsageError
+from marsretrieval.errors import StoreMismatchError, UsageError, as_path
 from marsretrieval.progress import NO_PROGRESS, Progress
 
 Floats = npt.NDArray[np.float64]

@@ -12,7 +12,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from marsretrieval.arguments import as_optional_path
 from marsretrieval.encoders.base import (
     OBJECT_LOADER,
     Encoder,
@@ -23,7 +22,7 @@ from marsretrieval.encoders.base import (
 )
 from marsretrieval.encoders.registry import all_specs, find, hold, load, origin_of
 from marsretrieval.encoders.torch_imports import check_device
-from marsretrieval.errors import UsageError, describe_exception
+from marsretrieval.errors import UsageError, as_optional_path, describe_exception
 from marsretrieval.text import suggest_path
 
 # A name as of `marsretrieval models`, "module:Class", a class, or an object with `encode_images`.

@@ -8,7 +8,6 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marsretrieval.arguments import as_int, as_optional_int, as_optional_path, as_path
 from marsretrieval.encoders import LoadOptions, ModelSpec
 from marsretrieval.encoders.base import PromptPreset
 from marsretrieval.encoders.identity import variant
@@ -19,6 +18,10 @@ from marsretrieval.errors import (
     MissingDependencyError,
     ModalityError,
     UsageError,
+    as_int,
+    as_optional_int,
+    as_optional_path,
+    as_path,
 )
 from marsretrieval.evaluation.jobs import Job, plan
 from marsretrieval.evaluation.runner import Finished, run

@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from marsretrieval.arguments import as_path
-from marsretrieval.errors import DataError, MarsRetrievalError, OutputError, UsageError
+from marsretrieval.errors import DataError, MarsRetrievalError, OutputError, UsageError, as_path
 from marsretrieval.io import (
     Constraint,
     Int64,

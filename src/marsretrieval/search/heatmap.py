@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import geo
-from marsretrieval.arguments import as_float
-from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
+from marsretrieval.errors import MissingDependencyError, OutputError, UsageError, as_float
 from marsretrieval.io import atomic_path, check_output
 from marsretrieval.plotting import PlanetMap, Style, require_cartopy
 from marsretrieval.search.hits import Domain, lon_domain

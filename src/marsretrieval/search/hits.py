@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from marsretrieval import geo
-from marsretrieval.arguments import as_float
-from marsretrieval.errors import UsageError
+from marsretrieval.errors import UsageError, as_float
 from marsretrieval.search.index.find import known_of
 
 if TYPE_CHECKING:

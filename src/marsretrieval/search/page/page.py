@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from marsretrieval.arguments import as_int
-from marsretrieval.errors import MissingImagesWarning, UsageError
+from marsretrieval.errors import MissingImagesWarning, UsageError, as_int
 from marsretrieval.html import data_uri, image_uri, join_scripts, load_environment, load_styles
 from marsretrieval.io import atomic_path
 from marsretrieval.progress import NO_PROGRESS, Progress

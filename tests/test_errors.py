@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import marsretrieval
-from marsretrieval.arguments import as_float, as_int, as_optional_int, as_path, as_paths
-from marsretrieval.errors import UsageError
+from marsretrieval.errors import UsageError, as_float, as_int, as_optional_int, as_path, as_paths
 
 
 def test_convert_valid_values() -> None:
