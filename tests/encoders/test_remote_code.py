@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import pickle
@@ -211,6 +212,7 @@ def test_code_of_the_library_itself_still_loads(tiny_folder: Folder) -> None:
 
 # A library that is first imported inside the block, or was imported before it, in a new process.
 NEW_PROCESS = """
+import importlib
 import sys
 from marsretrieval.encoders.remote_code import RemoteCodeError, no_remote_code
 
@@ -224,50 +226,50 @@ def outcome(module, name, *arguments):
     return "done"
 
 assert "torch" not in sys.modules and "transformers" not in sys.modules
-{before}
+cases = {cases!r}
+
+def outcomes(number, module, name, argument):
+    return [outcome(owner, name, {folder!r}, argument) for owner in (module, f"copied_{{number}}")]
+
+def copy_all():
+    for number in range(len(cases)):
+        importlib.import_module(f"copied_{{number}}")
+
+if {imported}:
+    copy_all()
 with no_remote_code():
-    assert ({module!r} in sys.modules) is {imported}
-    {inside}
-    print(outcome({module!r}, {name!r}, {folder!r}, {argument!r}), end=" ")
-    print(outcome("copied", {name!r}, {folder!r}, {argument!r}))
-print(outcome({module!r}, {name!r}, {folder!r}, {argument!r}), end=" ")
-print(outcome("copied", {name!r}, {folder!r}, {argument!r}))
+    for module, _, _ in cases:
+        assert (module in sys.modules) is {imported}, module
+    copy_all()
+    print([outcomes(n, *case) for n, case in enumerate(cases)])
+print([outcomes(n, *case) for n, case in enumerate(cases)])
 """
 DYNAMIC = "transformers.dynamic_module_utils"
 KERNELS = "transformers.integrations.hub_kernels"
 
 
+CASES = [  # module, function, argument, and the outcome without the guard
+    (DYNAMIC, "get_cached_module_file", "evil.py", "done"),
+    (DYNAMIC, "get_class_in_module", "evil.py", "FileNotFoundError"),
+    (DYNAMIC, "create_dynamic_module", None, "TypeError"),
+    (KERNELS, "get_kernel", None, "ImportError"),
+    ("torch.hub", "load", None, "ValueError"),
+]
+
+
 @pytest.mark.parametrize("imported", [False, True], ids=["imported inside", "imported before"])
-@pytest.mark.parametrize(
-    ("module", "name", "argument", "afterwards"),
-    [
-        (DYNAMIC, "get_cached_module_file", "evil.py", "done"),
-        (DYNAMIC, "get_class_in_module", "evil.py", "FileNotFoundError"),
-        (DYNAMIC, "create_dynamic_module", None, "TypeError"),
-        (KERNELS, "get_kernel", None, "ImportError"),
-        ("torch.hub", "load", None, "ValueError"),
-    ],
-)
-def test_a_library_is_guarded_whenever_it_is_imported(
-    module: str, name: str, argument: str | None, afterwards: str, imported: bool, tmp_path: Path
-) -> None:
-    """The second module has the function from ``from ... import``."""
+def test_a_library_is_guarded_whenever_it_is_imported(imported: bool, tmp_path: Path) -> None:
+    """The modules `copied_0` to `copied_4` have the functions from ``from ... import``."""
     (tmp_path / "evil.py").write_text("")
-    (tmp_path / "copied.py").write_text(f"from {module} import {name}\n")
-    statement = "import copied"
-    code = NEW_PROCESS.format(
-        before=statement if imported else "",
-        inside="" if imported else statement,
-        imported=imported,
-        module=module,
-        name=name,
-        folder=str(tmp_path),
-        argument=argument,
-    )
+    for number, (module, name, _, _) in enumerate(CASES):
+        (tmp_path / f"copied_{number}.py").write_text(f"from {module} import {name}\n")
+    cases = [case[:3] for case in CASES]
+    code = NEW_PROCESS.format(cases=cases, folder=str(tmp_path), imported=imported)
     environment = {**os.environ, "HF_HOME": str(tmp_path / "hf")}
     environment["PYTHONPATH"] = f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True
     )
-    outcomes = ["refused refused", f"{afterwards} {afterwards}"]
-    assert done.stdout.splitlines() == outcomes, done.stderr
+    refused, afterwards = map(ast.literal_eval, done.stdout.splitlines())
+    assert refused == [["refused"] * 2] * len(CASES), done.stderr
+    assert afterwards == [[outcome] * 2 for *_, outcome in CASES], done.stderr
