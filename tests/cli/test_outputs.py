@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import stamina
 from typer.testing import CliRunner
 
 from marsretrieval.cli.app import app
@@ -94,7 +95,8 @@ def test_a_failing_command_leaves_no_empty_folder(tmp_path: Path) -> None:
         ["data", "tiles", text, "--tile-px", 64, "--out", out],
         ["data", "tiles", "--quads", "E000_N00", "--server", "http://127.0.0.1:9", "--out", out],
     ):
-        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        with stamina.set_testing(True, attempts=2):  # without pauses
+            result = CliRunner().invoke(app, [str(argument) for argument in arguments])
         assert result.exit_code == 1, result.stderr
         assert "could not be cut" in result.stderr
         assert [path.name for path in tmp_path.iterdir()] == ["notes.tif"]

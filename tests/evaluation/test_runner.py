@@ -287,7 +287,7 @@ def test_ctrl_c_saves_completed_work(data: Path, tmp_path: Path) -> None:
         "from tests.tasks.oracle import OracleEncoder\n"
         "class Slow(OracleEncoder):\n"
         "    def encode_preprocessed(self, features):\n"
-        "        time.sleep(0.5)\n"
+        "        time.sleep(0.1)\n"
         "        return super().encode_preprocessed(features)\n"
     )
     (tmp_path / "tests").symlink_to(Path(__file__).parents[1])
