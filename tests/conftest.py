@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from hypothesis import settings
 from typer.testing import CliRunner, Result
@@ -78,17 +77,6 @@ def tile_store(tiny_planet: Path) -> Path:
             tiles = tiny_planet / "Mars-Global-Geolocalization" / "tiles"
             build_store(load("mars-nano", LoadOptions(device="cpu")), open_images(tiles), path)
     return path
-
-
-@pytest.fixture
-def no_thumbnails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write results without thumbnails for reports, which take a third of the time of a run."""
-    columns: dict[str, list[Any]] = {"query": [], "id": [], "caption": [], "image": []}
-    for module in ("runner", "external"):
-        monkeypatch.setattr(
-            f"marsretrieval.evaluation.{module}.make_thumbnails",
-            lambda *_, **__: (pa.table(columns), []),
-        )
 
 
 @pytest.fixture

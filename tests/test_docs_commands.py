@@ -7,15 +7,12 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from marsretrieval.cli.app import app
-from marsretrieval.datasets.synthetic import write_planet
-from marsretrieval.datasets.synthetic.planet import SIZES
 from marsretrieval.embeddings import open_store
 from tests.doc_pages import MARSRETRIEVAL, WALKED, write_orthoimage
 
@@ -150,7 +147,7 @@ def call(*words: str) -> None:
 
 @pytest.mark.parametrize("line", dict.fromkeys(remaining()))
 def test_the_command_works(
-    line: str, stage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    line: str, stage: Path, tiny_planet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, verb, *words = shlex.split(line)
     makes = verb == "embed" or (verb == "data" and words[0] == "tiles")
@@ -170,16 +167,10 @@ def test_the_command_works(
             words = [*words[:2], *(f"{name}=yes" for name in ids)]
     if DRY.search(shlex.join([verb, *words])) and "--dry-run" not in words:
         words.append("--dry-run")
-    if verb == "demo":  # of the tiny planet's parts, with fewer and smaller images
-        tiny = replace(
-            SIZES["tiny"], pairs=12, landform_images=24, landform_px=(32, 40), tile_px=16
-        )
-        monkeypatch.setitem(SIZES, "tiny", tiny)
     call(verb, *words)
     if verb == "demo":  # which writes the planet of the same seed again
         assert (tmp_path / "small" / "report.html").stat().st_size > 100_000
-        write_planet(tmp_path / "planet-again", size="tiny")
-        planet, again = content(tmp_path / "planet-again"), content(tmp_path / "small" / "planet")
+        planet, again = content(tiny_planet), content(tmp_path / "small" / "planet")
         assert planet.keys() == again.keys()
         assert [name for name in planet if planet[name] != again[name]] == []
 

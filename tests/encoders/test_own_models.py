@@ -60,24 +60,6 @@ class Tower:
         return self.encode_preprocessed([self.preprocess(image) for image in images])
 """
 
-TORCHVISION = """
-import torch
-from torchvision import transforms
-
-class Tower:
-    def __init__(self):
-        self.transform = transforms.Compose([transforms.Resize((32, 32)), transforms.ToTensor()])
-
-    def preprocess(self, image):
-        return self.transform(image)
-
-    def encode_preprocessed(self, features):
-        return torch.stack(list(features)).mean(dim=3).flatten(1)
-
-    def encode_images(self, images):
-        return self.encode_preprocessed([self.preprocess(image) for image in images])
-"""
-
 
 def command(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -100,9 +82,9 @@ def test_a_class_that_imports_a_vision_library_works(code: str, tmp_path: Path) 
 def test_preprocessing_of_a_class_runs_in_a_fresh_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "tower_of_torchvision.py").write_text(TORCHVISION)
+    (tmp_path / "tower_of_timm.py").write_text(TIMM)
     monkeypatch.chdir(tmp_path)
-    Path("preprocess.pkl").write_bytes(pickle.dumps(load("tower_of_torchvision:Tower").preprocess))
+    Path("preprocess.pkl").write_bytes(pickle.dumps(load("tower_of_timm:Tower").preprocess))
     script = """
 import pickle, sys
 assert "torchvision" not in sys.modules

@@ -29,8 +29,6 @@ from marsretrieval.tasks import LandformRetrieval, Settings, find_task
 from marsretrieval.tasks.external import list_items
 from tests.fakes import FakeEncoder
 
-pytestmark = pytest.mark.usefixtures("no_thumbnails")
-
 TASKS = ("paired-image-text", "landform", "geolocalization")
 
 

@@ -30,8 +30,6 @@ from marsretrieval.results import RunResult
 from marsretrieval.tasks import LandformRetrieval, Settings, find_task
 from marsretrieval.tasks.external import list_items, query_ids
 
-pytestmark = pytest.mark.usefixtures("no_thumbnails")
-
 Scores = Mapping[str, Mapping[str, float]]
 
 

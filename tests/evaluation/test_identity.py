@@ -21,8 +21,6 @@ from marsretrieval.results import find_results, read_result
 from marsretrieval.tasks import Settings, find_task
 from tests.tasks.oracle import class_folders
 
-pytestmark = pytest.mark.usefixtures("no_thumbnails")
-
 MODEL = """
 import numpy as np
 {more}

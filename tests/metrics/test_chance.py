@@ -76,7 +76,7 @@ def test_pairs_by_chance(pairs: int) -> None:
 
 
 def test_a_constant_scorer_of_pairs_is_at_chance() -> None:
-    same = unit(np.ones((1500, 8)))
+    same = unit(np.ones((4000, 8)))
     outcome = paired.evaluate(same, same, resamples=0)
     for key, expected in outcome.chance["strict"].items():
         assert outcome.strict[key] == pytest.approx(expected, rel=0.25, abs=5e-4), key
@@ -91,7 +91,7 @@ def test_landforms_by_chance() -> None:
     rng = np.random.default_rng(0)
     labels = np.array(made["labels"])
     for name, expected in per_class.items():
-        rows = [rng.permutation(labels == name) for _ in range(1000)]
+        rows = [rng.permutation(labels == name) for _ in range(3000)]
         for key, values in (
             ("mAP", [ranking.average_precision(row) for row in rows]),
             ("ndcg@10", [ranking.ndcg_at(row, 10) for row in rows]),
@@ -108,9 +108,9 @@ def test_landforms_by_chance() -> None:
 
 
 def small_planet(seed: int) -> dict[str, Any]:
-    """Generate up to six tiles and four points on a strip, some of them isolated."""
+    """Generate up to seven tiles and four points on a strip, some of them isolated."""
     rng = np.random.default_rng(seed)
-    count = int(rng.integers(1, 7))
+    count = int(rng.integers(1, 8))
     lon = rng.choice(12, count, replace=False) * 0.4
     truth = rng.uniform(0, 4.8, int(rng.integers(1, 5)))
     return {
@@ -157,7 +157,7 @@ def test_chance_of_points_is_the_mean_of_evaluated_random_scores(max_k: int) -> 
             rng.permutation(len(made["corners"])), made["corners"], made["truth"], max_k=max_k,
             chance={},
         )
-        for _ in range(120)
+        for _ in range(300)
     ]  # fmt: skip
     outcome = strict_geo(made["scores"], made["corners"], made["truth"], max_k=max_k)
     for protocol, area in (("published", "auprc"), ("strict", "average_precision")):

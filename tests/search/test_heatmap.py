@@ -13,20 +13,8 @@ from PIL import Image
 from marsretrieval import geo
 from marsretrieval.embeddings import EmbeddingStore
 from marsretrieval.errors import MissingDependencyError, OutputError, UsageError
-from marsretrieval.search import (
-    Heatmap,
-    check_heatmap,
-    check_heatmap_path,
-    heatmap,
-    heatmap_of,
-)
+from marsretrieval.search import Heatmap, check_heatmap, check_heatmap_path, heatmap_of
 from tests.search.places import FOUR, Place, hits_of, make_store
-
-
-@pytest.fixture
-def fewer_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limit the pixels of painted maps to 2**20 instead of 2**25."""
-    monkeypatch.setattr(heatmap, "_CHOSEN_PIXELS", 2**20)
 
 
 def grid(west: float, south: float, columns: int, rows: int, side: float = 0.2) -> list[Place]:
@@ -78,13 +66,12 @@ def test_only_the_region(tmp_path: Path) -> None:
         heatmap_of(store, scored(store), region=geo.Box(50, 50, 60, 60))
 
 
-@pytest.mark.usefixtures("fewer_pixels")
 @pytest.mark.parametrize(
     ("positions", "reason"),
     [
         ([(1.0, 1.0, None), (2.0, 1.0, None)], "extent of all tiles is unknown"),
         ([(None, None, None)], "known position"),
-        ([(0.0, 0.0, 0.05), (179.0, 80.0, 0.05)], None),
+        ([(0.0, 0.0, 0.01), (179.0, 80.0, 0.01)], None),
         ([(0.0, 0.0, 0.001), (179.0, 80.0, 0.001)], None),
     ],
 )
@@ -139,7 +126,6 @@ def test_footprints_of_any_size_are_painted_whole(tmp_path: Path) -> None:
         assert value == pytest.approx(max(scores)) if scores else np.isnan(value)
 
 
-@pytest.mark.usefixtures("fewer_pixels")
 @pytest.mark.parametrize("domain", [180, 360])
 def test_a_painted_footprint_across_the_seam(tmp_path: Path, domain: int) -> None:
     seam = 180.0 if domain == 180 else 0.0

@@ -130,7 +130,7 @@ def test_index_results_equal_an_exhaustive_search(
     k=st.integers(1, 70),
     spread=st.sampled_from([0.0, 1e-4, 1.0]),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_ties_and_near_ties(
     tmp_path_factory: pytest.TempPathFactory,
     seed: int,

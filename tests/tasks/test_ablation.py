@@ -25,8 +25,6 @@ from marsretrieval.tasks import TASKS, Geolocalization, LandformRetrieval, read_
 from marsretrieval.tasks.ablation import Ablation
 from tests.fakes import FakeEncoder, FakeVisionEncoder
 
-pytestmark = pytest.mark.usefixtures("no_thumbnails")
-
 
 class Model(FakeEncoder):
     """Encoder with a name of its own."""

@@ -126,8 +126,8 @@ def test_tiles_beyond_the_limb_of_a_map_are_left_out(write_raster, tmp_path) -> 
     (manifest,) = report.cut
     assert report.complete and manifest.tiles and manifest.empty and manifest.off_planet
     assert manifest.tiles + manifest.empty + manifest.off_planet == 50
-    cells = cut_rasters([path], RasterSpec(delta=20, size=32), tmp_path / "cells").cut[0]
-    assert cells.tiles == 18 * 9  # every cell of the planet
+    cells = cut_rasters([path], RasterSpec(delta=10, size=32), tmp_path / "cells").cut[0]
+    assert cells.tiles == 36 * 18  # every cell of the planet
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(64, 0.0), (50, 0.5), (70, 0.9), (16, 0.25)])
