@@ -126,7 +126,7 @@ def test_contents_beside_a_synthetic_planet_are_named(tmp_path: Path) -> None:
     words = ["data", "synth", "--size", "tiny", "--dry-run", "--out", str(tmp_path)]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0
-    assert f"note: {tmp_path} also holds notes.txt, which stay" in result.stderr
+    assert f"note: {tmp_path}: not part of the planet, unchanged: notes.txt" in result.stderr
     (tmp_path / "notes.txt").unlink()
     assert not CliRunner().invoke(app, words).stderr
 

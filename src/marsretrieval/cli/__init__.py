@@ -5,6 +5,9 @@ from __future__ import annotations
 __all__ = ["main"]
 
 
+RESUME = "completed work is saved; run the same command again to resume"
+
+
 def main() -> None:
     """Run the command line.
 
@@ -25,9 +28,7 @@ def _print_interrupted() -> None:
     from contextlib import suppress
 
     with suppress(OSError, ValueError):
-        sys.stderr.write(
-            "interrupted: completed work is saved; run the same command again to resume\n"
-        )
+        sys.stderr.write(f"interrupted: {RESUME}\n")
         sys.stderr.flush()
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from marsretrieval import __version__
+from marsretrieval.cli import RESUME
 from marsretrieval.cli.console import echo, say
 from marsretrieval.cli.help import Command, Group
 from marsretrieval.errors import MarsRetrievalError, MarsRetrievalWarning
@@ -42,7 +43,6 @@ _COMMANDS = {
     "inventory": ("inventory", "app", _SEARCH_PANEL),
 }
 
-_RESUME = "completed work is saved; run the same command again to resume"
 _TRACEBACK = "MARSRETRIEVAL_TRACEBACK"  # 1: show the traceback of an unexpected error
 
 
@@ -105,7 +105,7 @@ class _Group(Group):
         try:
             return super().make_context(*args, **options)
         except KeyboardInterrupt as error:  # typer would exit without a message
-            _print_last(f"interrupted: {_RESUME}")
+            _print_last(f"interrupted: {RESUME}")
             raise typer.Exit(128 + signal.SIGINT) from error
 
     def invoke(self, ctx: Any) -> Any:
@@ -124,7 +124,7 @@ class _Group(Group):
                 if number == signal.SIGINT
                 else f"ended by {signal.Signals(number).name}"
             )
-            _print_last(f"{what}: {_RESUME}")
+            _print_last(f"{what}: {RESUME}")
             raise typer.Exit(128 + number) from error
         except _TYPER_EXCEPTIONS:
             raise

@@ -67,7 +67,7 @@ def synth(
 
     foreign = list_foreign(out)
     if foreign:
-        say(f"note: {out} also holds {list_some(foreign)}, which stay unchanged")
+        say(f"note: {out}: not part of the planet, unchanged: {list_some(foreign)}")
     if dry_run:
         plan = describe_planet(out, seed=seed, size=size, force=force)
         if as_json:

@@ -165,6 +165,7 @@ def index(
         StoreError: If the store is missing or damaged.
         OutputError: If the index cannot be written.
     """
+    from marsretrieval.datasets.listing import readable_bytes
     from marsretrieval.embeddings.store import open_store
     from marsretrieval.search.index.find import drop_index, make_index
 
@@ -175,7 +176,8 @@ def index(
         if as_json:
             print_json({"store": str(folder), "freed": freed})
         else:
-            echo(f"{folder}: {freed:,} bytes freed" if freed else f"{folder}: no search index")
+            freed_size = f"{readable_bytes(freed)} freed" if freed else "no search index"
+            echo(f"{folder}: {freed_size}")
         return
     store = open_store(folder)
     with show_progress(quiet=as_json) as progress:
@@ -186,7 +188,7 @@ def index(
     else:
         echo(
             f"{search_index.path}: {pluralize(search_index.rows, 'row')}, "
-            f"{pluralize(search_index.bytes, 'byte')}"
+            f"{readable_bytes(search_index.bytes)}"
         )
 
 
@@ -211,6 +213,7 @@ def export(
     """
     if to != "parquet":
         raise UsageError(f"unknown export format '{to}'", remedy="Use --to parquet.")
+    from marsretrieval.datasets.listing import readable_bytes
     from marsretrieval.embeddings.export import export_parquet
     from marsretrieval.embeddings.store import open_store
 
@@ -220,7 +223,8 @@ def export(
     if as_json:
         print_json({"store": str(folder), "out": str(out), "rows": store.rows})
     else:
-        echo(f"{out}: {pluralize(store.rows, 'row')}, {pluralize(out.stat().st_size, 'byte')}")
+        size = readable_bytes(out.stat().st_size)
+        echo(f"{out}: {pluralize(store.rows, 'row')}, {size}")
 
 
 OutFolder = Annotated[

@@ -136,8 +136,7 @@ def index_rows(
         if len(vectors.vectors) != len(required):
             raise DataError(
                 f"{path}: {pluralize(len(vectors.vectors), 'row')} of kind '{kind}' without ids "
-                "for "
-                f"{pluralize(len(required), 'item')}",
+                f"for {pluralize(len(required), 'item')}",
                 remedy="Give the ids, or one row per item in the order of data items.",
             )
         return dict(zip(required, range(len(required)), strict=True)), []

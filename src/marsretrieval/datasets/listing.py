@@ -40,11 +40,13 @@ _SIDE_SUFFIXES = WORLD_FILE_SUFFIXES | frozenset(
 _RESERVED_BYTES = 64 * 2**20  # disk space that stays free
 # Classic and BigTIFF in both byte orders.
 _TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_IMAGE_SIGNATURES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG", "PNG"),
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+)
 _SIGNATURES = (
-    (b"\xff\xd8\xff", "a JPEG image without georeference"),
-    (b"\x89PNG", "a PNG image without georeference"),
-    (b"GIF8", "a GIF image without georeference"),
-    (b"BM", "a BMP image without georeference"),
     (b"PAR1", "a Parquet file"),
     (b"PK\x03\x04", "a zip file"),
     (b"\x1f\x8b", "a gzip file"),
@@ -295,6 +297,20 @@ def is_tiff(data: bytes) -> bool:
     return data[:4] in _TIFF_SIGNATURES
 
 
+def image_format(head: bytes) -> str | None:
+    """Find the format of an image that is no georeferenced raster by its first bytes.
+
+    Args:
+        head: The first bytes of a file, at least 16 if it has as many.
+
+    Returns:
+        JPEG, PNG, GIF, BMP, WebP, or None.
+    """
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    return next((name for start, name in _IMAGE_SIGNATURES if head.startswith(start)), None)
+
+
 def describe_content(path: str | PurePath, head: bytes) -> str:
     """Describe what a file is by its first bytes and its extension, for messages.
 
@@ -306,8 +322,9 @@ def describe_content(path: str | PurePath, head: bytes) -> str:
         A noun phrase with its article, such as `a table`.
     """
     suffix = PurePath(path).suffix.lower()
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "a WebP image without georeference"
+    image = image_format(head)
+    if image is not None:
+        return f"a {image} image without georeference"
     for signature, description in _SIGNATURES:
         if head.startswith(signature):
             return description

@@ -330,8 +330,7 @@ def suspicions(path: object, positions: Positions, coverage: TileCoverage) -> li
     def suspect(what: str, count: int, remedy: str) -> None:
         warnings.append(
             f"{path}: {what}: {count:,} of {pluralize(total, 'point')} would then lie within the "
-            "tiles' "
-            f"coverage, {covered:,} do as read. {remedy}"
+            f"tiles' coverage, {covered:,} do as read. {remedy}"
         )
 
     mirrored_count = int(coverage.contains(-lon, lat).sum())

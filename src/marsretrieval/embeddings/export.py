@@ -45,8 +45,7 @@ def export_parquet(
     if not store.complete:
         raise StoreError(
             f"{store.path}: {len(store.missing)} of "
-            f"{pluralize(len(store.manifest.shards), 'shard')} are "
-            "not embedded yet",
+            f"{pluralize(len(store.manifest.shards), 'shard')} are not embedded yet",
             remedy="Run the command that started it again to finish it.",
         )
     valid = bool(np.isfinite(store.valid()).any())

@@ -288,8 +288,7 @@ def _other_data(
     if lost:
         return [
             f"data: {len(lost)} of its {pluralize(len(manifest.shards), 'shard')} (such as "
-            f"{lost[0]}) "
-            f"are not in {source}"
+            f"{lost[0]}) are not in {source}"
         ]
     embedded = any(entry_path(store, name).exists() for name in manifest.shards)
     if embedded and not entries and manifest.dataset["name"] != source:

@@ -411,8 +411,7 @@ class InventoryFiles:
         if tail:
             self.torn = (
                 f"{path}: the last line is incomplete ({pluralize(len(tail), 'byte')}): the mark "
-                "that was being "
-                "written when a process was killed is lost"
+                "that was being written when a process was killed is lost"
             )
             if self._writable:
                 os.truncate(path, len(data) - len(tail))

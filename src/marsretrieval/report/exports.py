@@ -161,8 +161,8 @@ def _require_frozen_dataset(file: ResultFile) -> None:
         revision = f"@{data['revision']}" if data.get("revision") else ""
         raise DataError(
             f"{file.path}: on {dataset}{revision}, "
-            f"{pluralize(data['n'].get('pairs', 0), 'pair')}; MTEB's "
-            f"tasks are {frozen.repository}@{frozen.revision}, {frozen.rows:,} pairs",
+            f"{pluralize(data['n'].get('pairs', 0), 'pair')}; MTEB's tasks "
+            f"are {frozen.repository}@{frozen.revision}, {frozen.rows:,} pairs",
             remedy="marsretrieval data download paired --variant frozen, and run the model on it.",
         )
 

@@ -397,8 +397,7 @@ def count_cut(encoder: Encoder, texts: Sequence[str], *, role: TextRole) -> dict
         first = next(text for text in texts if encoder.count_truncated([text], role=role))
         warnings.warn(
             f"{encoder.id}: {cut} of {pluralize(len(texts), 'prompt')} are cut at the context "
-            f"length{limit} "
-            f"(first: '{shorten(first, 72, placeholder=' ...')}')",
+            f"length{limit} (first: '{shorten(first, 72, placeholder=' ...')}')",
             TruncatedTextWarning,
             stacklevel=3,
         )

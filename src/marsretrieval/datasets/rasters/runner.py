@@ -357,8 +357,7 @@ def _check_same_spec(
     if conflicts and not force:
         raise UsageError(
             f"{out}: holds tiles of {pluralize(len(conflicts), 'raster')} cut with other options, "
-            "such as "
-            f"{conflicts[0]}",
+            f"such as {conflicts[0]}",
             remedy="Choose another --out, or --force to cut over them.",
         )
 

@@ -21,7 +21,12 @@ import numpy.typing as npt
 
 from marsretrieval import geo
 from marsretrieval.datasets.georeference import degree_converter
-from marsretrieval.datasets.listing import describe_content, files_fingerprint, is_tiff
+from marsretrieval.datasets.listing import (
+    describe_content,
+    files_fingerprint,
+    image_format,
+    is_tiff,
+)
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
 from marsretrieval.geo.crs import OtherBodyError
 from marsretrieval.text import suggest_path
@@ -264,14 +269,14 @@ def _open(path: Path) -> Any:
                 remedy="Convert it: gdal_translate IN OUT.tif, or install rasterio from PyPI.",
             )
     if driver is None:
-        description = describe_content(path, head)
-        is_image = description.endswith("georeference")
+        is_image = image_format(head) is not None
         remedy = "Convert georeferenced rasters of other formats: gdal_translate IN OUT.tif."
         if is_image or path.suffix.lower() in (".tar", ".parquet", ".csv", ".tsv"):
             images = path.parent if is_image else path
             remedy = f"Images that need no tiling: embed --images {images}. {remedy}"
         raise DataError(
-            f"{path}: {description}, not a GeoTIFF, VRT or JPEG 2000 file", remedy=remedy
+            f"{path}: {describe_content(path, head)}, not a GeoTIFF, VRT or JPEG 2000 file",
+            remedy=remedy,
         )
     try:
         return rasterio.open(path, driver=driver)
