@@ -177,7 +177,10 @@ def plan(
                     continue
                 remedy = "Leave this pair out, or choose another model: marsretrieval models"
                 if getattr(task, "queries", None) == "text":  # images could be the queries, too
-                    remedy = "Use every image as a query (queries: images), or choose another model"
+                    remedy = (
+                        "Use every image as a query with --queries images (in Python "
+                        "queries='images'), or choose another model"
+                    )
                 raise ModalityError(reason, remedy=remedy)
             require_used_options(task, opened[task.name], spec.modalities, spec.id)
             options_given = task_options(task)
