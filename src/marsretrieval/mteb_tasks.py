@@ -37,6 +37,7 @@ from marsretrieval.metrics import geolocalization, landform
 from marsretrieval.metrics.ranking import cosines, id_order, ranked
 from marsretrieval.search.query import geolocalization_prompts, landform_prompts, text_query
 from marsretrieval.search.topk import exact_topk
+from marsretrieval.system import let_interrupts_end_waits
 from marsretrieval.tasks.geolocalization import RADIUS_DEG, Geolocalization
 from marsretrieval.tasks.landform import LandformRetrieval
 from marsretrieval.tasks.landform_means import mean_over_landforms
@@ -329,6 +330,7 @@ def _require_mteb() -> None:
         import mteb  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingDependencyError("mteb", "mteb", needed_for="tasks of MTEB") from error
+    let_interrupts_end_waits()
 
 
 def _describe_model(encoder: Encoder) -> Any:

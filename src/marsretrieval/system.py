@@ -162,6 +162,16 @@ def _exit_with_parent(scratch: Path | None) -> None:
     os._exit(1)
 
 
+def let_interrupts_end_waits() -> None:
+    """Let Ctrl-C end waits for threads again, after a library has changed the handling of SIGINT.
+
+    The handler that Polars sets when it is imported (MTEB imports it) restarts interrupted system
+    calls: Python then raises KeyboardInterrupt only when the wait has ended by itself.
+    """
+    if hasattr(signal, "siginterrupt"):  # POSIX
+        signal.siginterrupt(signal.SIGINT, True)
+
+
 def limit_allocator() -> bool:
     """Let the C allocator of this process return freed memory to the system.
 

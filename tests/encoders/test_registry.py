@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -225,6 +228,31 @@ def test_loader_errors_are_one_line_that_names_the_model(
         load(record)
     assert "RuntimeError: expected scalar type Half, at broken_loader.py:2" in str(info.value)
     assert "--dtype float32" in str(info.value)
+
+
+@pytest.mark.skipif(not hasattr(signal, "siginterrupt"), reason="signals of POSIX")
+def test_ctrl_c_ends_waits_after_a_loader_has_set_another_handler(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "restarting_loader.py").write_text(
+        "import signal\n\n"
+        "def load(record, options):\n"
+        "    signal.siginterrupt(signal.SIGINT, False)  # as the handler of Polars does\n"
+        "    return object()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    load(ModelSpec.unregistered("x", name="x", family="x", loader="restarting_loader:load"))
+    too_late = threading.Event()
+    timers = [
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)),
+        threading.Timer(20, too_late.set),
+    ]
+    for timer in timers:
+        timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        too_late.wait()
+    timers[1].cancel()
+    assert not too_late.is_set()
 
 
 def test_a_loaded_model_prints_its_id_precision_and_device() -> None:

@@ -6,7 +6,6 @@ import csv
 import json
 import math
 import re
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -222,20 +221,29 @@ def test_a_region_over_the_antimeridian(visit):
 
 @pytest.mark.parametrize("is_submitted", [True, False])
 def test_what_is_typed_while_the_store_opens_is_kept(visit, is_submitted):
-    def answer_late(route: Any) -> None:
-        time.sleep(0.3)
-        route.continue_()
+    held: list[Any] = []
+    is_typed = False
+
+    def hold(route: Any) -> None:
+        if is_typed:
+            route.continue_()
+        else:
+            held.append(route)
 
     context = visit.browser.new_context()
     visit.contexts.append(context)
     page = context.new_page()
     page.set_default_timeout(60_000)
-    page.route(re.compile(r"/api/v1/(store|inventory)\b"), answer_late)
+    page.route(re.compile(r"/api/v1/(store|inventory)\b"), hold)
     page.goto(visit.url, wait_until="domcontentloaded")
     page.fill("#text", "yardangs")
     if is_submitted:
         page.press("#text", "Enter")
     assert page.get_attribute("body", "data-ready") is None
+    is_typed = True
+    assert held
+    for route in held:
+        route.continue_()
     page.wait_for_selector("body[data-ready]")
     assert page.input_value("#text") == "yardangs"
     if is_submitted:

@@ -31,6 +31,7 @@ from marsretrieval.errors import (
     UnknownNameError,
     UsageError,
 )
+from marsretrieval.system import let_interrupts_end_waits
 from marsretrieval.text import pluralize
 
 _LOADER = "marsretrieval.encoders.mteb:load"
@@ -280,6 +281,7 @@ def find_meta(name: str) -> Any:
         import mteb
     except ModuleNotFoundError as error:
         raise MissingDependencyError("mteb", "mteb", needed_for=f"model mteb:{name}") from error
+    let_interrupts_end_waits()
     try:
         return mteb.get_model_meta(name)
     except KeyError:

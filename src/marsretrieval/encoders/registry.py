@@ -27,6 +27,7 @@ from marsretrieval.errors import (
     describe_exception,
 )
 from marsretrieval.io import from_json
+from marsretrieval.system import let_interrupts_end_waits
 
 _LOG = logging.getLogger(__name__)
 _GROUP = "marsretrieval.encoders"
@@ -184,6 +185,8 @@ def load(model: str | ModelSpec, options: LoadOptions | None = None) -> Encoder:
                 f"{spec.id}: loading it failed ({describe_exception(error)})",
                 remedy="Try --dtype float32 and --device cpu, or another checkpoint.",
             ) from error
+        finally:
+            let_interrupts_end_waits()
     with contextlib.suppress(TypeError):  # an object of a plugin without weak references
         _ORIGINS[encoder] = (spec, options)
     return encoder

@@ -298,5 +298,5 @@ def test_ctrl_c_does_not_wait_for_a_silent_server(
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         fetch_links([f"{base}/silent.jpg"], LinkCache(tmp_path), settings)
-    assert time.monotonic() - began < 10
     over.set()
+    assert time.monotonic() - began < settings.timeout_s
