@@ -10,6 +10,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -71,27 +72,31 @@ class _LazyCommands(Mapping[str, Any]):
     """The commands by name, each loaded from its module when it is used."""
 
     def __init__(self, registered: Mapping[str, Any]) -> None:
-        self._loaded: dict[str, Any] = dict(registered)
+        self._registered = registered
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._loaded:
-            module, attribute, panel = _COMMANDS[name]
-            target = getattr(import_module(f"marsretrieval.cli.{module}"), attribute)
-            parent = typer.Typer(add_completion=False, rich_markup_mode=None)
-            parent.callback()(lambda: None)
-            if isinstance(target, typer.Typer):
-                parent.add_typer(target, name=name, rich_help_panel=panel)
-            else:
-                parent.command(name, cls=Command, rich_help_panel=panel)(target)
-            group: Any = typer.main.get_command(parent)
-            self._loaded[name] = group.commands[name]
-        return self._loaded[name]
+        return self._registered[name] if name in self._registered else _load_command(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys([*_COMMANDS, *self._loaded]))
+        return iter(dict.fromkeys([*_COMMANDS, *self._registered]))
 
     def __len__(self) -> int:
-        return len({*_COMMANDS, *self._loaded})
+        return len({*_COMMANDS, *self._registered})
+
+
+@cache
+def _load_command(name: str) -> Any:
+    """Import a command and create its parser, once for all calls in a process."""
+    module, attribute, panel = _COMMANDS[name]
+    target = getattr(import_module(f"marsretrieval.cli.{module}"), attribute)
+    parent = typer.Typer(add_completion=False, rich_markup_mode=None)
+    parent.callback()(lambda: None)
+    if isinstance(target, typer.Typer):
+        parent.add_typer(target, name=name, rich_help_panel=panel)
+    else:
+        parent.command(name, cls=Command, rich_help_panel=panel)(target)
+    group: Any = typer.main.get_command(parent)
+    return group.commands[name]
 
 
 class _Group(Group):

@@ -10,7 +10,7 @@ import contextlib
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from threading import Lock
@@ -84,10 +84,10 @@ class _Guard:
                 self._weights_only = os.environ.get(_WEIGHTS_ONLY)
                 os.environ[_WEIGHTS_ONLY] = "1"
         try:
-            for name in _REFUSED:
-                if sys.modules.get(name) is not None:
-                    # Another thread may be importing it: this waits for the end.
-                    self._replace(importlib.import_module(name))
+            # Another thread may be importing one of them: import_module waits for the end.
+            self._replace(
+                [importlib.import_module(name) for name in _REFUSED if sys.modules.get(name)]
+            )
         except BaseException:
             self.leave()
             raise
@@ -97,9 +97,8 @@ class _Guard:
             self._blocks -= 1
             if self._blocks:
                 return
-            while self._replaced:
-                name, original, replacement = self._replaced.pop()
-                _substitute(name, replacement, original)
+            _substitute([(name, after, before) for name, before, after in self._replaced])
+            self._replaced.clear()
             if self._weights_only is None:
                 os.environ.pop(_WEIGHTS_ONLY, None)
             else:
@@ -108,22 +107,23 @@ class _Guard:
     def _execute(self, module: ModuleType, execute: Execute) -> None:
         """Execute a module that is being imported, then guard it inside a block."""
         execute(module)
-        self._replace(module)
+        self._replace([module])
 
-    def _replace(self, module: ModuleType) -> None:
+    def _replace(self, modules: Iterable[ModuleType]) -> None:
         with self._lock:
             if not self._blocks:
                 return
-            values: dict[str, Any] = {name: _refusal() for name in _REFUSED[module.__name__]}
-            if module.__name__ == _DYNAMIC_MODULES:
-                # With a time limit above 0 the library prompts on the terminal to run the code.
-                values["TIME_OUT_REMOTE_CODE"] = _NO_PROMPT
-            replacements = [replacement for _, _, replacement in self._replaced]
-            for name, value in values.items():
-                original = getattr(module, name)
-                if not any(original is replacement for replacement in replacements):
-                    self._replaced.append((name, original, value))
-                    _substitute(name, original, value)
+            ours = {id(after) for _, _, after in self._replaced}
+            found = []
+            for module in modules:
+                values: dict[str, Any] = {name: _refusal() for name in _REFUSED[module.__name__]}
+                if module.__name__ == _DYNAMIC_MODULES:
+                    # With a time limit above 0 the library prompts on the terminal to run the code.
+                    values["TIME_OUT_REMOTE_CODE"] = _NO_PROMPT
+                found += [(name, getattr(module, name), after) for name, after in values.items()]
+            new = [entry for entry in found if id(entry[1]) not in ours]
+            self._replaced += new
+            _substitute(new)
 
 
 _GUARD = _Guard()
@@ -139,14 +139,18 @@ def _refusal() -> Callable[..., Any]:
     return refuse
 
 
-def _substitute(name: str, before: Any, after: Any) -> None:
-    """Replace a value in all imported modules that have it under its name."""
+def _substitute(values: Sequence[tuple[str, Any, Any]]) -> None:
+    """Replace values (name, before, after) in all modules that have them under their name."""
+    changed = {name for name, _, _ in values}
     for module in list(sys.modules.values()):
         if issubclass(type(module), ModuleType):
             # isinstance() and vars() would execute a module of importlib's LazyLoader.
-            values = object.__getattribute__(module, "__dict__")
-            if values.get(name) is before:
-                values[name] = after
+            names = object.__getattribute__(module, "__dict__")
+            if names.keys().isdisjoint(changed):  # nearly all of thousands of modules
+                continue
+            for name, before, after in values:
+                if names.get(name) is before:
+                    names[name] = after
 
 
 def refuse_switches(config: Any, path: Path) -> None:
