@@ -188,6 +188,29 @@ def test_key_in_two_tars_is_prefixed_with_their_names(tmp_path: Path) -> None:
     assert [item.id for item in copy.read(second)] == ["b/b", "c"]
 
 
+def test_reading_a_tar_looks_at_no_other_tar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from marsretrieval.datasets import webdataset
+
+    for number in range(5):
+        write_tar(tmp_path / f"{number}.tar", [("x/k.png", png_bytes(number))])
+    source = open_images(tmp_path)
+    shards = source.shards()
+    looked_at: list[Path] = []
+    file_fingerprint = webdataset.file_fingerprint
+    monkeypatch.setattr(
+        webdataset,
+        "file_fingerprint",
+        lambda path: looked_at.append(path) or file_fingerprint(path),
+    )
+    for reader in (source, pickle.loads(pickle.dumps(source))):
+        assert [item.id for item in reader.read(shards[3])] == ["3/x/k"]
+    assert looked_at == [tmp_path / "3.tar"] * 2
+    write_tar(tmp_path / "3.tar", [("y/l.png", png_bytes(7))])
+    assert [item.id for item in source.read(shards[3])] == ["l"]
+
+
 def test_ids_without_a_clash_are_unchanged(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", [("x/k.png", png_bytes(1))])
     alone = open_images(tmp_path).shards()[0]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +13,7 @@ from tests.encoders.tiny_transformers import MODELS
 pytest.importorskip("benchmarks.models")
 
 from benchmarks.models._configs import FULL_SIZE
-from benchmarks.models.full_size import build_encoder, build_model
+from benchmarks.models.full_size import build_encoder, build_model, main
 
 
 def test_every_model_has_one() -> None:
@@ -36,12 +34,11 @@ def test_width_equals_the_registry(model: str) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_missing_gpu_is_reported() -> None:
-    root = Path(__file__).parents[2]
-    run = subprocess.run(
-        [sys.executable, "-m", "benchmarks.models.full_size", "gme"],
-        cwd=root, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert run.returncode == 1
-    assert "needs a GPU" in run.stderr
-    assert run.stdout == ""
+def test_missing_gpu_is_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["full_size", "gme"])
+    assert main() == 1
+    output = capsys.readouterr()
+    assert "needs a GPU" in output.err
+    assert output.out == ""

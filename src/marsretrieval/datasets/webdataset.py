@@ -81,7 +81,7 @@ class WebDatasetSource:
     name: str
     files: tuple[Path, ...]
     kind: str = "webdataset"
-    # Filled on demand and pickled, since listing the keys reads the headers of all tars.
+    # Ids of the last listing by its fingerprint; pickled, since they need the headers of all tars.
     _id_cache: dict[str, _ItemIds] = field(default_factory=dict, repr=False, compare=False)
 
     def shards(self) -> Sequence[Shard]:
@@ -109,7 +109,7 @@ class WebDatasetSource:
         path = next((path for path in self.files if _shard_name(path) == shard.name), None)
         if path is None:
             raise DataError(f"{self.name}: holds no tar '{shard.name}'")
-        keys = self._item_ids([file_fingerprint(file) for file in self.files])
+        keys = self._ids_of(shard, path)
         read_keys: set[str] = set()
         for group in _iter_groups(path, images=images):
             if isinstance(group, Skipped):
@@ -122,11 +122,21 @@ class WebDatasetSource:
             yield skip_unless_utf8(item)
             yield from map(skip_unless_utf8, group.left_out(path))
 
+    def _ids_of(self, shard: Shard, path: Path) -> _ItemIds:
+        """Return the ids that the shard was listed with; compute them if its tar has changed."""
+        for keys in list(self._id_cache.values()):
+            if keys.fingerprint(shard.name, file_fingerprint(path)) == shard.fingerprint:
+                return keys
+        return self._item_ids([file_fingerprint(file) for file in self.files])
+
     def _item_ids(self, fingerprints: Sequence[str]) -> _ItemIds:
         version = sha256_json(fingerprints)
-        if version not in self._id_cache:
-            self._id_cache[version] = _ItemIds.from_tars(self.files, fingerprints)
-        return self._id_cache[version]
+        keys = self._id_cache.get(version)
+        if keys is None:
+            keys = _ItemIds.from_tars(self.files, fingerprints)
+            self._id_cache.clear()
+            self._id_cache[version] = keys
+        return keys
 
 
 def write_tar(path: str | Path, members: Iterable[tuple[str, bytes]]) -> None:
