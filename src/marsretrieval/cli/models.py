@@ -171,8 +171,8 @@ def _print_check(outcome: Mapping[str, Any]) -> None:
             measurement = outcome[modality]
             echo(
                 f"two {modality}: {measurement['seconds']} s; "
-                f"norms within {measurement['off_unit_length']:.0e} of 1; "
-                f"batch and single vectors within {measurement['batch_difference']:.0e}"
+                f"norms within {measurement['off_unit_length']:.1g} of 1; "
+                f"batch and single vectors within {measurement['batch_difference']:.1g}"
             )
     if "texts" in outcome:
         cut_count = outcome["texts"]["cut_at_context_length"]
