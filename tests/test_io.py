@@ -131,3 +131,5 @@ def test_suggestions_for_missing_files(tmp_path: Path) -> None:
         == f"Check the path: there is no folder {tmp_path / 'x'}."
     )
     assert "no file of its folder" in suggest_path(tmp_path / "zzz")
+    assert suggest_path(tmp_path) == "It is a folder: name a file in it."
+    assert suggest_path(tmp_path / "labels.json") == "It is a file: name a folder."

@@ -174,7 +174,7 @@ def suggest_path(path: Path | str) -> str:
     """Say what may be wrong with the path of a missing file.
 
     Args:
-        path: A path that is no file.
+        path: A path that is not what is expected there, a file or a folder.
 
     Returns:
         A remedy: the nearest names in its folder, or the first folder that is missing.
@@ -182,8 +182,12 @@ def suggest_path(path: Path | str) -> str:
     path = Path(path)
     missing = path
     try:
+        if path.is_dir():
+            return "It is a folder: name a file in it."
+        if path.is_file():
+            return "It is a file: name a folder."
         if path.exists():
-            return "It is not a file: name a file in it, if it is a folder."
+            return "It is neither a file nor a folder."
         while not missing.parent.exists() and missing.parent != missing:
             missing = missing.parent
         if missing != path:
