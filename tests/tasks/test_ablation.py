@@ -94,7 +94,7 @@ def test_options_that_apply_to_no_task_are_refused() -> None:
     paired, geo = TASKS[0], TASKS[2]
     for options, task in (({"radius": 1.0}, paired), ({"caption": "original"}, geo),
                           ({"queries": "images"}, geo)):  # fmt: skip
-        with pytest.raises(UsageError, match="requires the"):
+        with pytest.raises(UsageError, match=r"requires the [^\n]*\n  Use -t "):
             Ablation(**options).apply([task])  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="do not apply to image queries"):
         LandformRetrieval(queries="images", templates=choose_templates(1))

@@ -89,7 +89,7 @@ class Ablation:
                 names = _APPLIES[name]
                 raise UsageError(
                     f"--{name.replace('_', '-')} requires the {' or '.join(names)} task",
-                    remedy=f"Add -t {names[0]}, or leave it out.",
+                    remedy=f"Use -t {names[0]}, or leave it out.",
                 )
         if "templates" in values:
             from marsretrieval.search.query import choose_templates
