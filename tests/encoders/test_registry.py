@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from marsretrieval.encoders import LoadOptions, ModelSpec, all_specs, find, load
+from marsretrieval.encoders.base import PromptPreset
 from marsretrieval.encoders.registry import read_spec
 from marsretrieval.errors import (
     DataError,
@@ -258,3 +259,12 @@ def test_ctrl_c_ends_waits_after_a_loader_has_set_another_handler(
 def test_a_loaded_model_prints_its_id_precision_and_device() -> None:
     encoder = load("mars-nano", LoadOptions(device="cpu"))
     assert repr(encoder) == "<OpenClipEncoder mars-nano: float32 on cpu>"
+
+
+@pytest.mark.parametrize(("prompts", "warned"), [("paper", False), ("official", True)])
+def test_a_preset_without_effect_is_a_warning(
+    prompts: PromptPreset, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    load("mars-nano", LoadOptions(device="cpu", prompts=prompts))
+    text = "mars-nano: --prompts official has no effect: the model has no prompt presets"
+    assert (text in caplog.text) == warned

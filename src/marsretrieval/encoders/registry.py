@@ -187,6 +187,12 @@ def load(model: str | ModelSpec, options: LoadOptions | None = None) -> Encoder:
             ) from error
         finally:
             let_interrupts_end_waits()
+    if options.prompts != "paper" and _lacks_presets(spec):
+        _LOG.warning(
+            "%s: --prompts %s has no effect: the model has no prompt presets",
+            spec.id,
+            options.prompts,
+        )
     with contextlib.suppress(TypeError):  # an object of a plugin without weak references
         _ORIGINS[encoder] = (spec, options)
     return encoder
@@ -263,6 +269,12 @@ def _code_guard(spec: ModelSpec, options: LoadOptions) -> contextlib.AbstractCon
     from marsretrieval.encoders.remote_code import no_remote_code
 
     return no_remote_code()
+
+
+def _lacks_presets(spec: ModelSpec) -> bool:
+    """Whether no prompts of a built-in loader depend on the preset; False for a user's code."""
+    ours = spec.loader.startswith(_PACKAGE) and spec.family != PLUGIN_FAMILY
+    return ours and not spec.settings.get("prompts")
 
 
 def _normalize_name(name: str) -> str:
