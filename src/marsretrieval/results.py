@@ -107,6 +107,13 @@ class DataPart(JsonObject, total=False):
     limit: LimitPart
 
 
+class SettingsPart(JsonObject, total=False):
+    """Settings in a result, of which `options` may be of any kind."""
+
+    resamples: Int64 | None
+    limit: Int64 | None
+
+
 class MetricsPart(JsonObject, total=False):
     """Metrics of a protocol by name; `per_class` holds those of each class."""
 
@@ -387,6 +394,7 @@ def read_result(path: str | Path) -> RunResult:
             remedy="Run it again with this version of marsretrieval.",
         )
     result = from_json(RunResult, value, source=path, remedy=_REMEDY)
+    from_json(SettingsPart, dict(result.settings), source=f"{path}: 'settings'", remedy=_REMEDY)
     try:
         datetime.datetime.fromisoformat(result.created)
     except ValueError as error:

@@ -94,3 +94,11 @@ def test_results_without_tables_are_checked_in_part(path: Path, tmp_path: Path) 
     assert "schema 99" in verify_result(alone).differences[0]
     change(path, lambda data: data.update({"request": "not a hash"}))
     assert "request is not a SHA-256" in verify_result(path).differences[0]
+
+
+@pytest.mark.parametrize("name", ["resamples", "limit"])
+@pytest.mark.parametrize("value", ["many", {}, 10**30])
+def test_settings_of_another_type_are_named(path: Path, name: str, value: object) -> None:
+    change(path, lambda data: data["settings"].update({name: value}))
+    (line,) = verify_result(path).differences
+    assert line.startswith("'settings'") and f"'{name}'" in line
