@@ -102,6 +102,13 @@ def test_options_that_apply_to_no_task_are_refused() -> None:
         Geolocalization(depth=0)
 
 
+def test_empty_lists_are_refused(tiny_planet: Path, folder: Path) -> None:
+    with pytest.raises(UsageError, match="no tasks are given"):
+        mr.evaluate("mars-nano", [], data=tiny_planet, results=folder)
+    with pytest.raises(UsageError, match="no models are given"):
+        mr.evaluate([], "landform", data=tiny_planet, results=folder)
+
+
 def test_options_without_effect_are_refused(tiny_planet: Path, folder: Path) -> None:
     for options in ({"templates": 1}, {"image_weight": 0.5}):
         with pytest.raises(UsageError, match=r"does not apply to .*no text encoder"):

@@ -233,6 +233,8 @@ def evaluate(
         offline=offline,
         trust_remote_code=trust_remote_code,
     )
+    if not model_list:
+        raise UsageError("no models are given", remedy="See marsretrieval.list_models().")
     resolved = [resolve_model(model, options) for model in model_list]
     if name is not None and len(resolved) != 1:
         raise UsageError("name is for one model", remedy="Evaluate the models one by one.")
@@ -354,6 +356,8 @@ _COLUMNS = (
 def _tasks(tasks: str | Task | Sequence[str | Task]) -> tuple[list[Task], set[str]]:
     """The tasks, and the names of those that were named one by one."""
     keys: list[Any] = list(tasks) if isinstance(tasks, (list, tuple)) else [tasks]
+    if not keys:
+        raise UsageError("no tasks are given", remedy="Name tasks, or leave tasks out for all.")
     for key in keys:
         if not isinstance(key, str) and not isinstance(getattr(key, "name", None), str):
             raise UsageError(
