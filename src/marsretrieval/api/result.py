@@ -250,7 +250,7 @@ class SearchResult:
             Files written.
 
         Raises:
-            UsageError: If the suffix or the style is unknown, or there are no hits or too many.
+            UsageError: If the suffix or the style is unknown, or there are too many hits.
             OutputError: If a file cannot be written.
         """
         from marsretrieval.search.sheet import write_sheet
