@@ -49,7 +49,7 @@ def test_unknown_ids_get_the_nearest(store: EmbeddingStore, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("name", ["177.3,-1.1", "-177, 0"])
 def test_a_position_is_not_an_id(store: EmbeddingStore, name: str) -> None:
-    with pytest.raises(UsageError, match="position, not an id: .*--similar-to-location=LON,LAT"):
+    with pytest.raises(UsageError, match=r"position, not an id: .*--similar-to-location=LON,LAT"):
         rows_of(store, [name])
     with pytest.raises(UsageError, match=r"similar_to_location=\(lon, lat\)"):
         rows_of(store, [177.3])  # type: ignore[list-item]
