@@ -200,6 +200,20 @@ def test_results_as_files_and_maps(store: Any, tmp_path: Path) -> None:
     assert store.search("dunes", min_score=0.999)._repr_html_() == "<p>no hits</p>"
 
 
+def test_a_table_without_hits_has_the_columns_of_one_with_hits(store: Any, tmp_path: Path) -> None:
+    catalogue = tmp_path / "known.csv"
+    catalogue.write_text("lon,lat\n1,1\n")
+    hits, none = store.search("dunes", k=3), store.search("dunes", min_score=0.999)
+    assert len(none) == 0
+    for some, empty in (
+        (hits, none),
+        (hits.merge(0.5), none.merge(0.5)),
+        (hits.against(catalogue), none.against(catalogue)),
+    ):
+        frame = empty.to_dataframe()
+        assert frame.shape[0] == 0 and list(frame.columns) == list(some.to_dataframe().columns)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

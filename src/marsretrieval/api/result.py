@@ -171,6 +171,11 @@ class SearchResult:
             import pandas as pd
         except ImportError as error:
             raise MissingDependencyError("pandas", "gis", needed_for="data frames") from error
+        if not len(self.hits):  # the columns of a table with hits
+            from marsretrieval.search.export import to_arrow
+
+            frame: pd.DataFrame = to_arrow(self.hits).drop_columns(["area_km2"]).to_pandas()
+            return frame
         return pd.DataFrame(list(self.hits.records()))
 
     def to_geodataframe(self) -> GeoDataFrame:
