@@ -200,14 +200,28 @@ def test_results_as_files_and_maps(store: Any, tmp_path: Path) -> None:
     assert store.search("dunes", min_score=0.999)._repr_html_() == "<p>no hits</p>"
 
 
+def test_a_table_without_hits_has_the_columns_of_one_with_hits(store: Any, tmp_path: Path) -> None:
+    catalogue = tmp_path / "known.csv"
+    catalogue.write_text("lon,lat\n1,1\n")
+    hits, none = store.search("dunes", k=3), store.search("dunes", min_score=0.999)
+    assert len(none) == 0
+    for some, empty in (
+        (hits, none),
+        (hits.merge(0.5), none.merge(0.5)),
+        (hits.against(catalogue), none.against(catalogue)),
+    ):
+        frame = empty.to_dataframe()
+        assert frame.shape[0] == 0 and list(frame.columns) == list(some.to_dataframe().columns)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
         ({}, UsageError, "nothing to search for"),
         ({"not_text": "x"}, UsageError, "nothing to search for"),
         ({"text": "x", "k": 0}, UsageError, "at least 1"),
-        ({"text": "x", "mix": 2}, UsageError, "mix 2"),
-        ({"text": "x", "not_weight": -1}, UsageError, "not_weight -1"),
+        ({"text": "x", "mix": 2}, UsageError, "image_weight 2"),
+        ({"text": "x", "not_weight": -1}, UsageError, "negative_weight -1"),
         ({"text": "x", "lon": 90}, UsageError, "Use 180 or 360"),
         ({"text": "x", "bbox": (0, 0, 1, 1), "region": "r.geojson"}, UsageError, "one of them"),
         ({"text": "x", "bbox": (0, 5, 1, 1)}, UsageError, "south must be below north"),

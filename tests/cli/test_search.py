@@ -254,7 +254,6 @@ def test_hits_beside_a_catalogue(store: Path, tmp_path: Path) -> None:
         (("--negative-weight", "0.5"), 2, "requires a negative"),
         (("--no-templates",), 2, "requires a text"),
         (("--vector", "a.csv"), 1, "not a NumPy array"),
-        (("--min-score", "5", "-o", "b.csv", "--sheet", "b.png"), 2, "b.png: no hits"),
     ],
 )
 def test_invalid_options(
@@ -266,6 +265,19 @@ def test_invalid_options(
     done = call("search", "--store", store, "--like", HERE, *options, code=code)
     assert message in done.stderr
     assert [path.name for path in Path().iterdir()] == ["a.csv"]
+
+
+def test_every_format_is_written_without_hits(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ["b.csv", "b.html", "b.geojson"]
+    outputs = [option for name in names for option in ("-o", name)]
+    done = call(
+        "search", "--store", store, "--like", HERE, "--min-score", "5", *outputs, "--sheet", "b.png"
+    )
+    assert "no hits" in done.stdout and "b.png: contact sheet" in done.stdout
+    assert all(Path(name).is_file() for name in [*names, "b.png"])
 
 
 def test_options_of_a_model_that_is_not_loaded_are_reported(store: Path) -> None:

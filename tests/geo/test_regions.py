@@ -324,3 +324,11 @@ def test_a_planetographic_layer_is_refused_for_its_unknown_direction(
     )
     with pytest.raises(DataError, match="positive to the east or to the west"):
         Area.read(path)
+
+
+def test_a_file_of_another_format_names_the_formats_of_regions(tmp_path: Path) -> None:
+    table = tmp_path / "hits.csv"
+    table.write_text("rank,lon,lat\n1,2,3\n")
+    with pytest.raises(DataError, match="not readable as JSON") as caught:
+        Area.read(table)
+    assert "Give polygons as GeoJSON, GeoPackage" in (caught.value.remedy or "")

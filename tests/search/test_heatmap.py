@@ -126,6 +126,25 @@ def test_footprints_of_any_size_are_painted_whole(tmp_path: Path) -> None:
         assert value == pytest.approx(max(scores)) if scores else np.isnan(value)
 
 
+def test_painted_pixels_end_at_the_poles(tmp_path: Path) -> None:
+    positions: list[Place] = [(16.0, 74.0, 32.0), (16.0, -74.0, 32.0), (60.0, 0.0, 45.0)]
+    store = make_store(tmp_path / "store", positions)
+    heat = heatmap_of(store, np.array([0.5, 0.2, 0.1]))
+    assert (heat.south, heat.north) == (-90, 90)
+    assert heat.cell_lat == pytest.approx(90 / 22)
+    assert painted(heat, 16.0, 89.9) == np.float32(0.5)
+    assert painted(heat, 16.0, -89.9) == np.float32(0.2)
+
+
+@pytest.mark.parametrize(("lat", "limit"), [(89.0, "91"), (-89.0, "-91")])
+def test_a_given_pixel_across_a_pole_is_refused(tmp_path: Path, lat: float, limit: str) -> None:
+    store = make_store(tmp_path / "store", [(0.0, lat, 2.0)])
+    with pytest.raises(UsageError, match=f"7 degrees end at latitude {limit}, beyond the pole"):
+        heatmap_of(store, np.array([0.5]), cell=7)
+    heat = heatmap_of(store, np.array([0.5]), cell=0.5)
+    assert (heat.south, heat.north) == (lat - 1, lat + 1)
+
+
 @pytest.mark.parametrize("domain", [180, 360])
 def test_a_painted_footprint_across_the_seam(tmp_path: Path, domain: int) -> None:
     seam = 180.0 if domain == 180 else 0.0

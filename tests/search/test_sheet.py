@@ -83,6 +83,19 @@ def test_what_no_sheet_can_hold_is_refused(store: EmbeddingStore, tmp_path: Path
     many = Hits(np.zeros(n, np.float32), ["a"] * n, [None] * n, [None] * n, ["b"] * n, [None] * n)
     with pytest.raises(UsageError, match="at most 5,000"):
         write_sheet(many, tmp_path / "x.png", store=store)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".pdf"])
+def test_a_search_without_hits_replaces_the_earlier_sheet(
+    suffix: str, store: EmbeddingStore, tmp_path: Path
+) -> None:
+    path = tmp_path / f"x{suffix}"
+    write_sheet(hits_of(store, k=12), path, store=store)
+    earlier = path.read_bytes()
     none = Hits(np.zeros(0, np.float32), [], [], [], [], [])
-    with pytest.raises(UsageError, match="no hits"):
-        write_sheet(none, tmp_path / "x.png", store=store)
+    summary = write_sheet(none, path, store=store)
+    assert list(summary.paths) == [path] and summary.unreadable == 0
+    assert path.read_bytes() != earlier
+    if suffix != ".pdf":
+        sheet = Image.open(path).convert("L")
+        assert sheet.height < 300 and sheet.getextrema()[0] < 128  # a title and "0 hits"

@@ -43,8 +43,16 @@ def test_unknown_ids_get_the_nearest(store: EmbeddingStore, tmp_path: Path) -> N
     named = make_store(tmp_path / "named", [(1.0, 1.0, 0.2)] * 2, ["crater-a.1", "dune-b"])
     with pytest.raises(UsageError, match=r"Did you mean crater-a\.1\?"):
         rows_of(named, ["crater-a"])
-    with pytest.raises(UsageError, match=r"a position \(LON,LAT\) is accepted too"):
+    with pytest.raises(UsageError, match=r"List the ids with `marsretrieval search --json`"):
         rows_of(named, ["xyz"])
+
+
+@pytest.mark.parametrize("name", ["177.3,-1.1", "-177, 0"])
+def test_a_position_is_not_an_id(store: EmbeddingStore, name: str) -> None:
+    with pytest.raises(UsageError, match=r"position, not an id: .*--similar-to-location=LON,LAT"):
+        rows_of(store, [name])
+    with pytest.raises(UsageError, match=r"similar_to_location=\(lon, lat\)"):
+        rows_of(store, [177.3])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(

@@ -253,7 +253,8 @@ def prepare_search(
     k = None if k is None else as_int(k, "k")
     min_score = None if min_score is None else as_float(min_score, "min_score")
     min_valid = None if min_valid is None else as_float(min_valid, "min_valid")
-    mix, not_weight = as_float(mix, "mix"), as_float(not_weight, "not_weight")
+    mix = as_float(mix, "image_weight")
+    not_weight = as_float(not_weight, "negative_weight")
     raw, keep_examples = bool(raw), bool(keep_examples)
     if k is not None and k < 1:
         raise UsageError(f"k must be at least 1, not {k}")
@@ -261,7 +262,7 @@ def prepare_search(
         raise UsageError(f"min_score is {min_score}, not a number")
     if k is None and min_score is None:
         k = DEFAULT_K
-    for name, value in (("mix", mix), ("not_weight", not_weight)):
+    for name, value in (("image_weight", mix), ("negative_weight", not_weight)):
         if not 0 <= value <= 1:
             raise UsageError(f"{name} {value:g} is not within 0..1")
     domain = lon_domain(as_int(lon, "lon"))

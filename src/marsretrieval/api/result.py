@@ -171,6 +171,11 @@ class SearchResult:
             import pandas as pd
         except ImportError as error:
             raise MissingDependencyError("pandas", "gis", needed_for="data frames") from error
+        if not len(self.hits):  # the columns of a table with hits
+            from marsretrieval.search.export import to_arrow
+
+            frame: pd.DataFrame = to_arrow(self.hits).drop_columns(["area_km2"]).to_pandas()
+            return frame
         return pd.DataFrame(list(self.hits.records()))
 
     def to_geodataframe(self) -> GeoDataFrame:
@@ -250,7 +255,7 @@ class SearchResult:
             Files written.
 
         Raises:
-            UsageError: If the suffix or the style is unknown, or there are no hits or too many.
+            UsageError: If the suffix or the style is unknown, or there are too many hits.
             OutputError: If a file cannot be written.
         """
         from marsretrieval.search.sheet import write_sheet

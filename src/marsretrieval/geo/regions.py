@@ -25,6 +25,7 @@ _EDGE_DEG = 7e-13  # 40 nm; more than the rounding of longitudes up to 540
 _POLE_STEP_DEG = 90.0
 _DOUBTFUL_DEG = 120.0
 
+_JSON_SUFFIXES = (".geojson", ".json")
 _HELP = (
     "Give polygons as GeoJSON, GeoPackage, Shapefile, FlatGeobuf or GeoParquet, in degrees of "
     "Mars, longitudes as -180..180 or 0..360, east positive."
@@ -119,7 +120,12 @@ class Area:
         if suffix not in vector_files.VECTOR_SUFFIXES:
             if layer is not None:
                 raise vector_files.no_layers_error(path, _LAYER_OPTION)
-            value = read_json(path, limit=_REGION_BYTES, strict=False)
+            try:
+                value = read_json(path, limit=_REGION_BYTES, strict=False)
+            except DataError as error:
+                if suffix in _JSON_SUFFIXES or not path.is_file():
+                    raise
+                raise DataError(error.message, remedy=_HELP) from error
             return cls.from_geojson(value, name=str(path))
         source = vector_files.read_vector(
             path, fields=False, layer=layer, layer_option=_LAYER_OPTION

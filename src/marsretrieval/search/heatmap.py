@@ -243,7 +243,7 @@ def heatmap_of(
 
     Raises:
         UsageError: If no tile has a position, the extents of all tiles are unknown and there is no
-            `cell`, or the raster would be too large.
+            `cell`, or the raster would be too large or extend beyond a pole.
     """
     grid = _grid(store, region, None if cell is None else as_float(cell, "cell"), domain)
     values = np.asarray(scores, dtype=np.float32)
@@ -438,6 +438,13 @@ def _painted_grid(
         column = np.minimum(column, last_column)
     row = np.minimum(row, math.ceil(90 / lat_step - 1e-9) - 1)
     west, south = float(column.min()) * lon_step, float(row.min()) * lat_step
+    north = float(row.max() + 1) * lat_step
+    if south < -90 - 1e-6 or north > 90 + 1e-6:
+        raise UsageError(
+            f"pixels of {lat_step:g} degrees end at latitude "
+            f"{south if south < -90 - 1e-6 else north:g}, beyond the pole",
+            remedy="Use a pixel size that divides 90, such as 0.5, 1, 2 or 4.5 (--heatmap-cell).",
+        )
     spans = np.column_stack([column - column.min(), row - row.min()])
     small = sized & ((wide < lon_step - 1e-9) | (high < lat_step - 1e-9))
     return _Grid(
@@ -453,8 +460,8 @@ def _choose_steps(boxes: Floats, width: Floats, height: Floats) -> tuple[float, 
     excess = np.prod(np.maximum(extent / steps, 1)) / _CHOSEN_PIXELS
     if excess > 1:
         steps *= math.sqrt(excess)
-    # A whole number of pixels from 0 to 180 degrees, so that the seam lies between two.
-    return 180 / math.floor(180 / steps[0]), 180 / math.floor(180 / steps[1])
+    # A whole number of pixels from 0 to the seam and to the poles, so that none lies across them.
+    return 180 / math.floor(180 / steps[0]), 90 / math.floor(90 / steps[1])
 
 
 def _covered(low: Floats, high: Floats, centre: Floats, step: float) -> npt.NDArray[np.int64]:

@@ -80,10 +80,8 @@ def check_sheet(hits: Hits, path: Path) -> None:
         path: The output file, for messages.
 
     Raises:
-        UsageError: If there are no hits, or too many.
+        UsageError: If there are too many hits.
     """
-    if not len(hits):
-        raise UsageError(f"{path}: no hits for a contact sheet", remedy="Search for more.")
     if len(hits) > MAX_SHEET_HITS:
         raise UsageError(
             f"{path}: {pluralize(len(hits), 'hit')}, and contact sheets hold at most "
@@ -105,7 +103,7 @@ def write_sheet(
 
     A single sheet is `path`; several are `path` with a number before the suffix (`hits-1.png`), or
     the pages of one PDF. Hits without a readable image show the reason, and a
-    `MissingImagesWarning` counts them.
+    `MissingImagesWarning` counts them. Without hits, the sheet has only the title and "0 hits".
 
     Args:
         hits: At most `MAX_SHEET_HITS` hits.
@@ -119,7 +117,7 @@ def write_sheet(
         A summary of the files.
 
     Raises:
-        UsageError: If the suffix or style is unknown, or there are no hits or too many.
+        UsageError: If the suffix or style is unknown, or there are too many hits.
         OutputError: If a file cannot be written.
     """
     path = Path(path)
@@ -195,11 +193,11 @@ class _Sheets:
         self._title_font, self._note_font, self._font, self._id_font = (
             ImageFont.load_default(size) for size in (_TITLE_SIZE, _NOTE_SIZE, _TEXT_SIZE, _ID_SIZE)
         )
-        self.count = math.ceil(len(hits) / PER_SHEET)
+        self.count = max(1, math.ceil(len(hits) / PER_SHEET))
         self.shortened = 0
         self._columns = min(_COLUMNS, max(3, len(hits)))
         self._names = [self._fit(printable(hit.name, one_line=True)) for hit in hits]
-        lines = max(len(name) for name in self._names)
+        lines = max((len(name) for name in self._names), default=0)
         self._caption = 6 + 2 * _LINE + lines * _ID_LINE + 6
 
     def _fit(self, name: str) -> list[str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _EDGE_DEG = 1e-6  # tolerance for edges rounded to decimals
 _NEAR_DEG = 0.5  # radius of a tile of unknown extent
 _GUESSES = 3
+_POSITION = re.compile(r"\s*[-+]?[\d.]+\s*,\s*[-+]?[\d.]+\s*")
 _IMAGE_SUFFIX = re.compile(r"\.(png|jpe?g|tiff?|webp)$", re.IGNORECASE)
 
 
@@ -46,7 +47,10 @@ def rows_of(
     rows = np.full(len(ids), -1, dtype=np.int64)
     for number, name in enumerate(ids):
         if not isinstance(name, str):
-            raise UsageError(f"{name!r} is not the id of a tile", remedy="Give a text.")
+            raise UsageError(
+                f"{name!r} is not the id of a tile",
+                remedy="Give the id as text; a position is similar_to_location=(lon, lat).",
+            )
         rows[number] = reader.find(name)
         if rows[number] < 0 and _IMAGE_SUFFIX.search(name):
             rows[number] = reader.find(_IMAGE_SUFFIX.sub("", name))
@@ -56,9 +60,8 @@ def rows_of(
             source = sources[number] if sources else None
             raise UsageError(
                 f"{'' if source is None else f'{source}: '}{store.path} holds no tile '{name}'",
-                remedy=f"Did you mean {' or '.join(suggestions)}?" if suggestions else
-                "`--json` of a search lists ids; a position (LON,LAT) is accepted too.",
-            )  # fmt: skip
+                remedy=_missing_id_remedy(name, suggestions),
+            )
     return rows
 
 
@@ -142,6 +145,17 @@ def parse_lonlat(text: str) -> tuple[float, float]:
             remedy="Give longitude and latitude in degrees, such as 137.4,-4.6.",
         ) from error
     return lon, lat
+
+
+def _missing_id_remedy(name: str, suggestions: Sequence[str]) -> str:
+    if suggestions:
+        return f"Did you mean {' or '.join(suggestions)}?"
+    if _POSITION.fullmatch(name):
+        return (
+            "This is a position, not an id: only `search --similar-to-location=LON,LAT` "
+            "selects a tile by position."
+        )
+    return "List the ids with `marsretrieval search --json` or `marsretrieval store export`."
 
 
 def _similar_ids(store: EmbeddingStore, name: str) -> list[str]:
