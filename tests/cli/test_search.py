@@ -236,7 +236,7 @@ def test_hits_beside_a_catalogue(store: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     assert "1 row without a position left out (line 3)" in done.stderr
     table = call(*search, *against)
-    assert f"1 of 3 hits are known (within 5 km of {catalogue}), 2 new" in table.stdout
+    assert f"1 of 3 hits is known (within 5 km of {catalogue}), 2 new" in table.stdout
     assert "known      0.0 km from A" in table.stdout
     plan = called(*search, *against, "--dry-run", "--json")
     assert plan["against"]["points"] == 1 and plan["against"]["km"] == 5

@@ -101,7 +101,7 @@ def test_a_limit_above_the_data_still_is_a_limited_result(data: Path) -> None:
     assert limited.paths[0] != full.paths[0] and limited.paths[0].exists()
     assert len(model_tables([*limited, *full])) == 2
     a, b = (ResultFile.read(outcome.paths[0]) for outcome in (limited, full))
-    with pytest.raises(DataError, match="A is on limited to 100 images, B on all items"):
+    with pytest.raises(DataError, match="A is limited to 100 images, B is on all items"):
         compare_results(a, b)
     with pytest.raises(DataError, match="not a result to publish"):
         hf_yaml([a])

@@ -85,7 +85,7 @@ def test_merged_hits_keep_the_feature_of_the_best_tile() -> None:
     catalogue = points_at([10.1, 41.0], [0.0, 0.0])
     merged = compare_with_catalogue(hits, catalogue).merge(1)
     assert merged.nearest_name == ["p0", "p1"] and merged.known == [True, False]
-    assert "1 of 2 places are known" in describe_known(merged)
+    assert "1 of 2 places is known" in describe_known(merged)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".geojson", ".parquet", ".gpkg", ".fgb", ".shp"])

@@ -34,10 +34,11 @@ def describe(estimate: Mapping[str, Any]) -> str:
     """
     landform, confirmed = estimate["landform"], estimate["recall"]["confirmed"]
     tiles, recall = estimate["tiles"], estimate["recall"]
+    verb = "is" if confirmed == 1 else "are"
     if estimate["audit"] is None and tiles["estimate"] is None:
         return (
-            f"{pluralize(confirmed, 'tile')} of {estimate['population']:,} are confirmed to show "
-            f"{landform}; without an audit their completeness is unknown."
+            f"{pluralize(confirmed, 'tile')} of {estimate['population']:,} {verb} confirmed to "
+            f"show {landform}; without an audit their completeness is unknown."
         )
     if estimate["audit"] is None:
         return f"All {estimate['population']:,} tiles are marked: {confirmed:,} show {landform}."
@@ -45,14 +46,14 @@ def describe(estimate: Mapping[str, Any]) -> str:
     scope = f"Among the first {domain} of the ranking and the tiles marked before"
     if tiles["estimate"] is None:
         return (
-            f"{scope}, {confirmed:,} are confirmed to show {landform}; the audit has not yet "
+            f"{scope}, {confirmed:,} {verb} confirmed to show {landform}; the audit has not yet "
             "sampled every stratum, so that there is no estimate."
         )
     rest = estimate["elsewhere"]
     sentence = (
         f"{scope}, {_number(tiles['estimate'])} show {landform} "
         f"(95 % interval {_number(tiles['low'])} to {_number(tiles['high'])}), of which "
-        f"{confirmed:,} are confirmed, {recall['estimate']:.0%} "
+        f"{confirmed:,} {verb} confirmed, {recall['estimate']:.0%} "
         f"({recall['low']:.0%} to {recall['high']:.0%})"
     )
     if not rest["tiles"]:

@@ -206,9 +206,9 @@ def require_same_items(a: ResultFile, b: ResultFile) -> None:
             remedy="Metrics of different tasks cannot be compared.",
         )
     if first.limit != second.limit:
-        names = [file.result.limit_note or "all items" for file in (a, b)]
+        names = [file.result.limit_note or "on all items" for file in (a, b)]
         raise DataError(
-            f"{first.task}: A is on {names[0]}, B on {names[1]}: a limited result is only compared "
+            f"{first.task}: A is {names[0]}, B is {names[1]}: a limited result is only compared "
             "with one of the same limit",
             remedy="Run both models with the same --limit, or without it.",
         )

@@ -505,9 +505,11 @@ def describe_known(hits: Hits) -> str:
     if against is None:
         return ""
     what = "hits" if hits.tiles is None else "places"
+    verb = "is" if against["known"] == 1 else "are"
     line = (
-        f"{against['known']:,} of {len(hits):,} {what} are known (within {against['km']:g} km of "
-        f"{against['file'] or 'the catalogue'}), {against['new']:,} new"
+        f"{against['known']:,} of {len(hits):,} {what} {verb} known "
+        f"(within {against['km']:g} km of {against['file'] or 'the catalogue'}), "
+        f"{against['new']:,} new"
     )
     if against["without_position"]:
         line += f", {against['without_position']:,} without a position"
