@@ -81,10 +81,12 @@ def warm_command() -> Iterator[Path]:
             env=environment,
         )
         assert server.stdin and server.stdout
-        assert server.stdout.readline() == b"ready\n"
-        yield program
-        server.terminate()
-        server.communicate()
+        try:
+            assert server.stdout.readline() == b"ready\n"
+            yield program
+        finally:
+            server.terminate()
+            server.communicate()
 
 
 def _serve(address: str) -> None:

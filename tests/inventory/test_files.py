@@ -21,6 +21,7 @@ from marsretrieval.inventory import (
     estimate_files,
     inventory_path,
 )
+from marsretrieval.text import pluralize
 
 
 def test_marks_are_lines_that_survive_reopening(inventory: Inventory) -> None:
@@ -55,7 +56,7 @@ def test_a_torn_last_line_is_reported_and_removed(inventory: Inventory) -> None:
         log.write_bytes(content + content[:length])
         reader = InventoryFiles(inventory.path)
         assert len(reader.marks) == 1
-        assert reader.torn is not None and f"({length} byte" in reader.torn
+        assert reader.torn is not None and f"({pluralize(length, 'byte')})" in reader.torn
     assert log.read_bytes() != content  # a reader changes nothing
     writer = InventoryFiles(inventory.path, write=True)
     assert writer.torn is not None

@@ -93,6 +93,7 @@ def test_kills_at_any_moment(
             tiff.unlink()
     run(folder, tmp_path / "expected")
     arguments = [*TILES_COMMAND, str(folder), "--out", str(out), "--json"]
+    codes = []
     for tars, delay in ((0, 0.0), (0, 0.02), (1, 0.0), (1, 0.04), (2, 0.02)):
         process = start(arguments)
         deadline = time.monotonic() + 60
@@ -103,9 +104,11 @@ def test_kills_at_any_moment(
         time.sleep(delay)
         process.kill()
         process.join()
+        codes.append(process.exitcode)
         for path in out.glob("*.json"):
             manifest = read_manifest(path)
             assert not difference(out / manifest.tar, tmp_path / "expected" / manifest.tar)
+    assert codes[0] == -signal.SIGKILL
     assert json.loads(marsretrieval(*arguments).stdout)["complete"]
     files = {name: data for name, data in contents(out).items() if not name.startswith(".")}
     assert files == contents(tmp_path / "expected")

@@ -302,7 +302,7 @@ def test_time_limits_stop_the_download(
     began = time.monotonic()
     with pytest.raises(ServerError):
         download(endless(mode), tmp_path, policy)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 5
     assert not (tmp_path / "a.zip").exists()
 
 
@@ -318,7 +318,7 @@ def test_cancelling_stops_the_download(
     began = time.monotonic()
     with pytest.raises((TimeoutError, ServerError)):  # the latter for too many redirects
         asyncio.run(run())
-    assert time.monotonic() - began < 30  # not the 60 s of the client
+    assert time.monotonic() - began < 3
 
 
 @pytest.mark.parametrize("span", ["x-1/9", "0-1/x", f"0-1/{'9' * 5000}", f"{'9' * 5000}-1/9", ""])

@@ -299,4 +299,4 @@ def test_ctrl_c_does_not_wait_for_a_silent_server(
     with pytest.raises(KeyboardInterrupt):
         fetch_links([f"{base}/silent.jpg"], LinkCache(tmp_path), settings)
     over.set()
-    assert time.monotonic() - began < settings.timeout_s
+    assert time.monotonic() - began < 10
