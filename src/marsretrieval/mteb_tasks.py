@@ -24,12 +24,11 @@ from marsretrieval.datasets.base import ImageSource, Record
 from marsretrieval.datasets.images import decode_rgb
 from marsretrieval.embeddings.batches import embed_images, embed_texts
 from marsretrieval.embeddings.store import EmbeddingStore, open_store
-from marsretrieval.encoders.torch_imports import ensure_torchvision
+from marsretrieval.encoders.torch_imports import import_mteb
 from marsretrieval.errors import (
     DataError,
     ImageError,
     MarsRetrievalWarning,
-    MissingDependencyError,
     UsageError,
 )
 from marsretrieval.geo import near_any
@@ -37,7 +36,6 @@ from marsretrieval.metrics import geolocalization, landform
 from marsretrieval.metrics.ranking import cosines, id_order, ranked
 from marsretrieval.search.query import geolocalization_prompts, landform_prompts, text_query
 from marsretrieval.search.topk import exact_topk
-from marsretrieval.system import let_interrupts_end_waits
 from marsretrieval.tasks.geolocalization import RADIUS_DEG, Geolocalization
 from marsretrieval.tasks.landform import LandformRetrieval
 from marsretrieval.tasks.landform_means import mean_over_landforms
@@ -63,7 +61,7 @@ class EncoderAdapter:
     """
 
     def __init__(self, encoder: Encoder) -> None:
-        _require_mteb()
+        import_mteb("tasks of MTEB")
         self.encoder = encoder
 
     @property
@@ -236,7 +234,7 @@ class StoreSearch:
     """
 
     def __init__(self, encoder: Encoder, store: EmbeddingStore | str | Path) -> None:
-        _require_mteb()
+        import_mteb("tasks of MTEB")
         self.encoder = encoder
         self.store = store if isinstance(store, EmbeddingStore) else open_store(store)
         self.store.require_encoder(encoder.fingerprint)
@@ -322,15 +320,6 @@ def geolocalization_task(data: str | Path, store: EmbeddingStore | str | Path) -
     if not isinstance(store, EmbeddingStore):
         store = open_store(store)
     return _task_classes()[1](Path(data), store)
-
-
-def _require_mteb() -> None:
-    ensure_torchvision()  # mteb imports it, and fails with a torchvision of another torch
-    try:
-        import mteb  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("mteb", "mteb", needed_for="tasks of MTEB") from error
-    let_interrupts_end_waits()
 
 
 def _describe_model(encoder: Encoder) -> Any:
@@ -431,7 +420,7 @@ def _score_points(
 @cache
 def _task_classes() -> tuple[type[Any], type[Any]]:
     """Define the classes, which derive from a class of mteb, once it is imported."""
-    _require_mteb()
+    import_mteb("tasks of MTEB")
     from datasets import Dataset, Image
     from mteb.abstasks.retrieval import AbsTaskRetrieval
     from mteb.abstasks.task_metadata import TaskMetadata

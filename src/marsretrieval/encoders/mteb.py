@@ -24,14 +24,12 @@ from marsretrieval.encoders.remote_code import (
     set_attribute,
 )
 from marsretrieval.encoders.torch_encoder import Inputs, TorchEncoder, choose_device, choose_dtype
-from marsretrieval.encoders.torch_imports import ensure_torchvision
+from marsretrieval.encoders.torch_imports import ensure_torchvision, import_mteb
 from marsretrieval.errors import (
-    MissingDependencyError,
     ModelLoadError,
     UnknownNameError,
     UsageError,
 )
-from marsretrieval.system import let_interrupts_end_waits
 from marsretrieval.text import pluralize
 
 _LOADER = "marsretrieval.encoders.mteb:load"
@@ -277,11 +275,7 @@ def find_meta(name: str) -> Any:
         MissingDependencyError: If mteb is not installed.
         UnknownNameError: If there is no such model. Suggests similar names.
     """
-    try:
-        import mteb
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError("mteb", "mteb", needed_for=f"model mteb:{name}") from error
-    let_interrupts_end_waits()
+    mteb = import_mteb(f"model mteb:{name}")
     try:
         return mteb.get_model_meta(name)
     except KeyError:

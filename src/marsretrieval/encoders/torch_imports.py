@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from marsretrieval.errors import MissingDependencyError
+from marsretrieval.system import let_interrupts_end_waits
 
 _OPERATORS = ("nms", "qnms")
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
@@ -54,6 +55,27 @@ def guard_torchvision() -> None:
     For a user's class or a library that imports torchvision by itself.
     """
     hook_import("torchvision", _execute_torchvision)
+
+
+def import_mteb(needed_for: str) -> Any:
+    """Import MTEB, which imports torchvision and Polars.
+
+    Args:
+        needed_for: What needs it, for the message.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingDependencyError: If it is not installed.
+    """
+    guard_torchvision()
+    try:
+        import mteb
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError("mteb", "mteb", needed_for=needed_for) from error
+    let_interrupts_end_waits()
+    return mteb
 
 
 Execute = Callable[[ModuleType], None]
