@@ -10,14 +10,22 @@ import numpy as np
 import pytest
 
 import marsretrieval
-from marsretrieval.errors import UsageError, as_float, as_int, as_optional_int, as_path, as_paths
+from marsretrieval.errors import (
+    UsageError,
+    as_float,
+    as_int,
+    as_optional,
+    as_path,
+    as_paths,
+)
 
 
 def test_convert_valid_values() -> None:
     assert as_path("a", "p") == as_path(PurePosixPath("a"), "p") == Path("a")
     assert as_paths(["a", Path("b")], "p") == [Path("a"), Path("b")]
     assert as_paths("a", "p") == [Path("a")] and as_paths([], "p") == []
-    assert (as_int(np.uint8(3), "k"), as_int(3.0, "k"), as_optional_int(None, "k")) == (3, 3, None)
+    assert as_int(np.uint8(3), "k") == as_int(3.0, "k") == as_optional(as_int, 3.0, "k") == 3
+    assert as_optional(as_int, None, "k") is None
     assert as_float(np.float32(0.5), "x") == 0.5
 
 

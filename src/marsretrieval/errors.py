@@ -25,9 +25,11 @@ import difflib
 import os
 import sysconfig
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class MarsRetrievalError(Exception):
@@ -92,10 +94,13 @@ class UnknownNameError(UsageError):
         similar: Sequence[str] = (),
     ):
         names = sorted(known_names)
-        near = list(similar) if name.strip() else []
+        near: list[str] = []
         if name.strip():
-            near = near or [option for option in names if name.lower() in option.lower()][:3]
-        near = near or difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+            near = (
+                list(similar)
+                or [option for option in names if name.lower() in option.lower()][:3]
+                or difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+            )
         if near:
             hint = f"Did you mean {' or '.join(near)}?"
         elif len(names) <= _MAX_LISTED:
@@ -225,22 +230,6 @@ def as_path(value: Any, name: str) -> Path:
     return Path(text)
 
 
-def as_optional_path(value: Any, name: str) -> Path | None:
-    """Convert to a path, as `as_path`, and keep None.
-
-    Args:
-        value: A text, an `os.PathLike` or None.
-        name: Name of the argument in messages.
-
-    Returns:
-        The path, or None.
-
-    Raises:
-        UsageError: If the value is not a path.
-    """
-    return None if value is None else as_path(value, name)
-
-
 def as_paths(value: Any, name: str) -> list[Path]:
     """Convert one path or several to a list.
 
@@ -280,22 +269,6 @@ def as_int(value: Any, name: str) -> int:
     raise UsageError(f"{name} is {value!r}, not a whole number")
 
 
-def as_optional_int(value: Any, name: str) -> int | None:
-    """Convert to int, as `as_int`, and keep None.
-
-    Args:
-        value: A number or None.
-        name: Name of the argument in messages.
-
-    Returns:
-        The number, or None.
-
-    Raises:
-        UsageError: If the value is not a whole number.
-    """
-    return None if value is None else as_int(value, name)
-
-
 def as_float(value: Any, name: str) -> float:
     """Convert to float, also numpy scalars.
 
@@ -313,3 +286,20 @@ def as_float(value: Any, name: str) -> float:
         return float(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"{name} is {value!r}, not a number") from error
+
+
+def as_optional(convert: Callable[[Any, str], T], value: Any, name: str) -> T | None:
+    """Convert a value with one of the functions above, and keep None.
+
+    Args:
+        convert: The function, such as `as_path`.
+        value: A value that it accepts, or None.
+        name: Name of the argument in messages.
+
+    Returns:
+        The converted value, or None.
+
+    Raises:
+        UsageError: If the value cannot be converted.
+    """
+    return None if value is None else convert(value, name)

@@ -13,7 +13,11 @@ from marsretrieval.embeddings import ModelRequest
 from marsretrieval.encoders import LoadOptions
 from marsretrieval.encoders.base import PromptPreset
 from marsretrieval.encoders.loading import ModelLike, resolve_model
-from marsretrieval.errors import as_optional_path, as_path, as_paths
+from marsretrieval.errors import (
+    as_optional,
+    as_path,
+    as_paths,
+)
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.text import pluralize
 
@@ -70,7 +74,7 @@ def build_store(
     options = LoadOptions(
         device=device,
         dtype=dtype,
-        checkpoint=as_optional_path(checkpoint, "checkpoint"),
+        checkpoint=as_optional(as_path, checkpoint, "checkpoint"),
         prompts=prompts,
         offline=offline,
         trust_remote_code=trust_remote_code,

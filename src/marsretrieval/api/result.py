@@ -19,7 +19,7 @@ from marsretrieval.errors import (
     MarsRetrievalWarning,
     MissingDependencyError,
     TruncatedTextWarning,
-    as_optional_path,
+    as_optional,
     as_path,
 )
 from marsretrieval.progress import NO_PROGRESS, Progress
@@ -357,7 +357,7 @@ class SearchResult:
         """
         from marsretrieval.search.heatmap import check_heatmap_path, heatmap_of
 
-        target = as_optional_path(path, "path")
+        target = as_optional(as_path, path, "path")
         if target is not None:
             check_heatmap_path(target)
         heat = heatmap_of(

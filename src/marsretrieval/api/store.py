@@ -16,7 +16,13 @@ from marsretrieval.api.query import PreparedSearch, SearchQuery, prepare_search,
 from marsretrieval.api.result import SearchResult, summarize_scores, warn_truncated
 from marsretrieval.api.store_model import StoreModel
 from marsretrieval.encoders.torch_imports import check_device
-from marsretrieval.errors import MarsRetrievalError, UsageError, as_optional_path, as_paths
+from marsretrieval.errors import (
+    MarsRetrievalError,
+    UsageError,
+    as_optional,
+    as_path,
+    as_paths,
+)
 from marsretrieval.progress import NO_PROGRESS, Progress
 from marsretrieval.search import Hits, exact_topk, existing_index, score_all
 from marsretrieval.search.index.find import known_of
@@ -93,7 +99,7 @@ def open_store(
         model=StoreModel(
             store,
             model=model,
-            checkpoint=as_optional_path(checkpoint, "checkpoint"),
+            checkpoint=as_optional(as_path, checkpoint, "checkpoint"),
             trust=trust,
             device=device,
             offline=offline,

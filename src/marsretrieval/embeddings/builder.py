@@ -25,7 +25,8 @@ from marsretrieval.errors import (
     MarsRetrievalError,
     ModalityError,
     UsageError,
-    as_optional_int,
+    as_int,
+    as_optional,
 )
 from marsretrieval.io import sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
@@ -244,8 +245,8 @@ def build_stores(
         OutputError: If a store cannot be written.
         MarsRetrievalError: If a decoding process dies. Finished shards are kept.
     """
-    batch_size = as_optional_int(batch_size, "batch_size")
-    workers = as_optional_int(workers, "workers")
+    batch_size = as_optional(as_int, batch_size, "batch_size")
+    workers = as_optional(as_int, workers, "workers")
     for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
         if value is not None and value < least:
             raise UsageError(f"{name} must be at least {least}, not {value}")

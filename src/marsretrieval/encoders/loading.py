@@ -22,7 +22,12 @@ from marsretrieval.encoders.base import (
 )
 from marsretrieval.encoders.registry import all_specs, find, hold, load, origin_of
 from marsretrieval.encoders.torch_imports import check_device
-from marsretrieval.errors import UsageError, as_optional_path, describe_exception
+from marsretrieval.errors import (
+    UsageError,
+    as_optional,
+    as_path,
+    describe_exception,
+)
 from marsretrieval.text import suggest_path
 
 # A name as of `marsretrieval models`, "module:Class", a class, or an object with `encode_images`.
@@ -113,7 +118,7 @@ def load_model(
     options = LoadOptions(
         device=device,
         dtype=dtype,
-        checkpoint=as_optional_path(checkpoint, "checkpoint"),
+        checkpoint=as_optional(as_path, checkpoint, "checkpoint"),
         prompts=prompts,
         offline=offline,
         trust_remote_code=trust_remote_code,

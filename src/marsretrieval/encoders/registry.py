@@ -90,7 +90,9 @@ def find(name: str) -> ModelSpec:
         UsageError: If a class cannot be imported or is not an encoder.
     """
     if not isinstance(name, str):
-        raise UsageError(f"{name!r} is not the name of a model", remedy="marsretrieval models")
+        raise UsageError(
+            f"{name!r} is not the name of a model", remedy="List the names: marsretrieval models"
+        )
     guard_torchvision()
     library, _, rest = name.partition(":")
     if library in _LIBRARIES and rest:

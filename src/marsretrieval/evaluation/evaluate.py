@@ -19,8 +19,7 @@ from marsretrieval.errors import (
     ModalityError,
     UsageError,
     as_int,
-    as_optional_int,
-    as_optional_path,
+    as_optional,
     as_path,
 )
 from marsretrieval.evaluation.jobs import Job, plan
@@ -220,15 +219,15 @@ def evaluate(
         MarsRetrievalError: The first error of a pair; the results of the others are written.
     """
     data, results = as_path(data, "data"), as_path(results, "results")
-    tiles_store = as_optional_path(tiles_store, "tiles_store")
-    resamples, limit = as_int(resamples, "resamples"), as_optional_int(limit, "limit")
-    dim, workers = as_optional_int(dim, "dim"), as_optional_int(workers, "workers")
-    batch_size = as_optional_int(batch_size, "batch_size")
+    tiles_store = as_optional(as_path, tiles_store, "tiles_store")
+    resamples, limit = as_int(resamples, "resamples"), as_optional(as_int, limit, "limit")
+    dim, workers = as_optional(as_int, dim, "dim"), as_optional(as_int, workers, "workers")
+    batch_size = as_optional(as_int, batch_size, "batch_size")
     model_list = models if isinstance(models, (list, tuple)) else [models]
     options = LoadOptions(
         device=device,
         dtype=dtype,
-        checkpoint=as_optional_path(checkpoint, "checkpoint"),
+        checkpoint=as_optional(as_path, checkpoint, "checkpoint"),
         prompts=prompts,
         offline=offline,
         trust_remote_code=trust_remote_code,
