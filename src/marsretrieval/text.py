@@ -33,6 +33,20 @@ def pluralize(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def verb(number: int, singular: str, plural: str) -> str:
+    """Choose the form of a verb: `1 of 3 hits is known`, `2 of 3 hits are known`.
+
+    Args:
+        number: Number of the things that the verb is about.
+        singular: Form for one.
+        plural: Form for every other number.
+
+    Returns:
+        The form.
+    """
+    return singular if number == 1 else plural
+
+
 def format_degrees(degrees: float) -> str:
     """Format an angle with its unit: `1 degree`, `0.5 degrees`.
 

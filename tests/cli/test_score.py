@@ -303,7 +303,7 @@ def test_coverage_is_shown_and_can_be_chosen(
     half_covered: tuple[str | Path, ...], tmp_path: Path
 ) -> None:
     done = call(*half_covered, "--json", "-")
-    assert "1 of 2 points lie within the tiles' coverage (0.5 degrees" in done.stderr
+    assert "1 of 2 points lies within the tiles' coverage (0.5 degrees" in done.stderr
     assert "1 row without a position left out (line 4)" in done.stderr
     figures = json.loads(done.stdout)
     truth = figures["data"]["ground_truth"]

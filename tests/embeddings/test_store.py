@@ -249,7 +249,7 @@ def test_export_is_geoparquet_of_mars(store: EmbeddingStore, tmp_path: Path) -> 
 def test_export_without_positions_and_of_unfinished_stores(tmp_path: Path) -> None:
     source = FakeSource(with_positions=False)
     build_store(FakeEncoder(), source, tmp_path / "store", part=(1, 2))
-    with pytest.raises(StoreError, match="1 of 3 shards are not embedded yet"):
+    with pytest.raises(StoreError, match="1 of 3 shards is not embedded yet"):
         export_parquet(open_store(tmp_path / "store"), tmp_path / "out.parquet")
     build_store(FakeEncoder(), source, tmp_path / "store", dtype="float16")
     export_parquet(open_store(tmp_path / "store"), tmp_path / "out.parquet")

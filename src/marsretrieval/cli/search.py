@@ -25,7 +25,7 @@ from marsretrieval.cli.options import (
     expand_options,
 )
 from marsretrieval.cli.search_options import OutputOptions, QueryOptions, SelectionOptions
-from marsretrieval.text import pluralize
+from marsretrieval.text import pluralize, verb
 
 if TYPE_CHECKING:
     from marsretrieval.api import PreparedSearch, SearchResult, Store
@@ -425,15 +425,17 @@ def _print_report(
     if result.hits.tiles is not None and sum(result.hits.tiles) > len(result):
         hits, places = pluralize(sum(result.hits.tiles), "hit"), pluralize(len(result), "place")
         say(f"note: {hits} merged into {places}")
-    if output.pages and len(result) > output.images_per_page:
+    without_image = len(result) - output.images_per_page
+    if output.pages and without_image > 0:
         say(
-            f"note: {len(result) - output.images_per_page:,} of {pluralize(len(result), 'hit')} "
-            "have no image in the page; --page-images N sets the number"
+            f"note: {without_image:,} of {pluralize(len(result), 'hit')} "
+            f"{verb(without_image, 'has', 'have')} no image in the page; --page-images N sets the "
+            "number"
         )
     if written.hits and unplaced:
         say(
-            f"note: {unplaced:,} of {pluralize(len(result), 'hit')} have no position, and no "
-            "geometry in the files"
+            f"note: {unplaced:,} of {pluralize(len(result), 'hit')} "
+            f"{verb(unplaced, 'has', 'have')} no position, and no geometry in the files"
         )
 
 

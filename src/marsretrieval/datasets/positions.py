@@ -14,7 +14,7 @@ from marsretrieval import geo
 from marsretrieval.datasets.position_fields import LAT_NAMES, LON_NAMES
 from marsretrieval.datasets.tables import Table, is_units_row, parse_number
 from marsretrieval.errors import TableError
-from marsretrieval.text import format_degrees, list_some, pluralize
+from marsretrieval.text import format_degrees, list_some, pluralize, verb
 
 # Normalized names (tables.normalize_name), in order of preference. Robbins (2012):
 # LON_CIRC_IMG, LONGITUDE_CIRCLE_IMAGE. IAU gazetteer: Center_Longitude. JMARS: Lon_E, Lon_W.
@@ -370,8 +370,8 @@ def coverage_line(name: object, covered: int, points: int, radius_deg: float) ->
         One line.
     """
     return (
-        f"{name}: {covered:,} of {pluralize(points, 'point')} lie within the tiles' coverage "
-        f"({format_degrees(radius_deg)} of a tile's centre)"
+        f"{name}: {covered:,} of {pluralize(points, 'point')} {verb(covered, 'lies', 'lie')} "
+        f"within the tiles' coverage ({format_degrees(radius_deg)} of a tile's centre)"
     )
 
 

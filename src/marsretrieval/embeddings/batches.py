@@ -22,7 +22,7 @@ from marsretrieval.errors import (
     describe_exception,
     is_out_of_memory,
 )
-from marsretrieval.text import pluralize
+from marsretrieval.text import pluralize, verb
 
 if TYPE_CHECKING:
     from marsretrieval.encoders import QueryEncoder, TextRole
@@ -265,8 +265,8 @@ class BatchRunner:
         wrong = ~(np.abs(np.linalg.norm(vectors, axis=1) - 1) < _UNIT_TOLERANCE)  # NaN is wrong
         if wrong.any():
             raise ModelLoadError(
-                f"{self._name}: {int(wrong.sum())} of {pluralize(count, 'vector')} are not of "
-                "unit length",
+                f"{self._name}: {int(wrong.sum())} of {pluralize(count, 'vector')} "
+                f"{verb(int(wrong.sum()), 'is', 'are')} not of unit length",
                 remedy="An encoder must return float32 rows of length 1, none of them NaN.",
             )
 

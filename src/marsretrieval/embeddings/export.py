@@ -13,7 +13,7 @@ from marsretrieval import geo
 from marsretrieval.errors import StoreError, UsageError, as_path
 from marsretrieval.io import atomic_path, check_output
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.text import pluralize
+from marsretrieval.text import pluralize, verb
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings.shards import Block
@@ -45,7 +45,8 @@ def export_parquet(
     if not store.complete:
         raise StoreError(
             f"{store.path}: {len(store.missing)} of "
-            f"{pluralize(len(store.manifest.shards), 'shard')} are not embedded yet",
+            f"{pluralize(len(store.manifest.shards), 'shard')} "
+            f"{verb(len(store.missing), 'is', 'are')} not embedded yet",
             remedy="Run the command that started it again to finish it.",
         )
     valid = bool(np.isfinite(store.valid()).any())

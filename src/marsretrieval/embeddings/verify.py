@@ -22,7 +22,7 @@ from marsretrieval.embeddings.shards import Block, open_block
 from marsretrieval.errors import OutputError, StoreError
 from marsretrieval.io import is_damage, sha256_file
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.text import pluralize
+from marsretrieval.text import pluralize, verb
 
 _UNIT_TOLERANCE = 1e-2  # far above the rounding of float16, far below any real fault
 
@@ -155,7 +155,8 @@ def _block_problems(block: Block) -> Iterator[str]:
     norms = np.linalg.norm(block.vectors.astype(np.float32), axis=1)
     wrong = int((~(np.abs(norms - 1) < _UNIT_TOLERANCE)).sum())  # NaN counts as wrong
     if wrong:
-        yield f"{wrong} of {pluralize(len(block), 'vector')} are not of unit length"
+        vectors = pluralize(len(block), "vector")
+        yield f"{wrong} of {vectors} {verb(wrong, 'is', 'are')} not of unit length"
     if (np.abs(block.lat) > 90).any() or np.isinf(block.lon).any():
         yield "a position is out of range"
 

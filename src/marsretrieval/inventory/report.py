@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from marsretrieval import __version__
 from marsretrieval.errors import UsageError
 from marsretrieval.io import atomic_path
-from marsretrieval.text import pluralize
+from marsretrieval.text import pluralize, verb
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
@@ -34,10 +34,10 @@ def describe(estimate: Mapping[str, Any]) -> str:
     """
     landform, confirmed = estimate["landform"], estimate["recall"]["confirmed"]
     tiles, recall = estimate["tiles"], estimate["recall"]
-    verb = "is" if confirmed == 1 else "are"
+    is_confirmed = f"{verb(confirmed, 'is', 'are')} confirmed"
     if estimate["audit"] is None and tiles["estimate"] is None:
         return (
-            f"{pluralize(confirmed, 'tile')} of {estimate['population']:,} {verb} confirmed to "
+            f"{pluralize(confirmed, 'tile')} of {estimate['population']:,} {is_confirmed} to "
             f"show {landform}; without an audit their completeness is unknown."
         )
     if estimate["audit"] is None:
@@ -46,14 +46,14 @@ def describe(estimate: Mapping[str, Any]) -> str:
     scope = f"Among the first {domain} of the ranking and the tiles marked before"
     if tiles["estimate"] is None:
         return (
-            f"{scope}, {confirmed:,} {verb} confirmed to show {landform}; the audit has not yet "
+            f"{scope}, {confirmed:,} {is_confirmed} to show {landform}; the audit has not yet "
             "sampled every stratum, so that there is no estimate."
         )
     rest = estimate["elsewhere"]
     sentence = (
         f"{scope}, {_number(tiles['estimate'])} show {landform} "
         f"(95 % interval {_number(tiles['low'])} to {_number(tiles['high'])}), of which "
-        f"{confirmed:,} {verb} confirmed, {recall['estimate']:.0%} "
+        f"{confirmed:,} {is_confirmed}, {recall['estimate']:.0%} "
         f"({recall['low']:.0%} to {recall['high']:.0%})"
     )
     if not rest["tiles"]:

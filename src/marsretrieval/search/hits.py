@@ -12,6 +12,7 @@ import numpy.typing as npt
 from marsretrieval import geo
 from marsretrieval.errors import UsageError, as_float
 from marsretrieval.search.index.find import known_of
+from marsretrieval.text import verb
 
 if TYPE_CHECKING:
     from marsretrieval.datasets.ground_truth import Points
@@ -505,9 +506,9 @@ def describe_known(hits: Hits) -> str:
     if against is None:
         return ""
     what = "hits" if hits.tiles is None else "places"
-    verb = "is" if against["known"] == 1 else "are"
+    is_known = verb(against["known"], "is", "are")
     line = (
-        f"{against['known']:,} of {len(hits):,} {what} {verb} known "
+        f"{against['known']:,} of {len(hits):,} {what} {is_known} known "
         f"(within {against['km']:g} km of {against['file'] or 'the catalogue'}), "
         f"{against['new']:,} new"
     )

@@ -15,7 +15,7 @@ from marsretrieval.datasets.open import is_dataset_file, read_annotations
 from marsretrieval.errors import DataError, DatasetNotFoundError, TruncatedTextWarning, UsageError
 from marsretrieval.io import parse_json, sha256_json
 from marsretrieval.progress import NO_PROGRESS, Progress
-from marsretrieval.text import has_control_characters, pluralize, printable, suggest_path
+from marsretrieval.text import has_control_characters, pluralize, printable, suggest_path, verb
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -396,8 +396,9 @@ def count_cut(encoder: Encoder, texts: Sequence[str], *, role: TextRole) -> dict
         limit = "" if context is None else f" of {context} tokens"
         first = next(text for text in texts if encoder.count_truncated([text], role=role))
         warnings.warn(
-            f"{encoder.id}: {cut} of {pluralize(len(texts), 'prompt')} are cut at the context "
-            f"length{limit} (first: '{shorten(first, 72, placeholder=' ...')}')",
+            f"{encoder.id}: {cut} of {pluralize(len(texts), 'prompt')} "
+            f"{verb(cut, 'is', 'are')} cut at the context length{limit} "
+            f"(first: '{shorten(first, 72, placeholder=' ...')}')",
             TruncatedTextWarning,
             stacklevel=3,
         )

@@ -38,7 +38,7 @@ from marsretrieval.tasks.base import (
     first_reason,
     first_rows,
 )
-from marsretrieval.text import list_some, pluralize
+from marsretrieval.text import list_some, pluralize, verb
 
 if TYPE_CHECKING:
     from marsretrieval.encoders.base import Encoder, Modality
@@ -184,10 +184,9 @@ class LandformRetrieval:
             if label_set and all(map(_NUMBER.fullmatch, label_set)):
                 warnings.warn(
                     MarsRetrievalWarning(
-                        f"{folder}: its {pluralize(len(label_set), 'label')} are numbers without "
-                        "names, so "
-                        "the query "
-                        f"text would be '{sorted(label_set)[0]}'. Name the classes: "
+                        f"{folder}: its {pluralize(len(label_set), 'label')} "
+                        f"{verb(len(label_set), 'is a number', 'are numbers')} without names, so "
+                        f"the query text would be '{sorted(label_set)[0]}'. Name the classes: "
                         "--class-names FILE"
                     ),
                     stacklevel=2,
@@ -198,8 +197,7 @@ class LandformRetrieval:
             names = ", ".join(missing[:_MAX_NAMES]) + (", ..." if len(missing) > _MAX_NAMES else "")
             raise UsageError(
                 f"the class names lack {len(missing)} of {pluralize(len(label_set), 'label')} of "
-                f"{folder}: "
-                f"{names}",
+                f"{folder}: {names}",
                 remedy="Name every label: a line per class in the order of their numbers from 0, "
                 "or lines LABEL,NAME in a .csv, or an object in a .json.",
             )
