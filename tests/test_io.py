@@ -12,7 +12,7 @@ import pytest
 from marsretrieval import io
 from marsretrieval.errors import DataError, OutputError
 from marsretrieval.io import atomic_path, check_output, check_output_folder, write_json
-from marsretrieval.text import confined, suggest_path
+from marsretrieval.text import confined, missing_file, suggest_path
 
 
 def test_file_appears_complete_with_default_permissions(tmp_path: Path) -> None:
@@ -133,3 +133,5 @@ def test_suggestions_for_missing_files(tmp_path: Path) -> None:
     assert "no file of its folder" in suggest_path(tmp_path / "zzz")
     assert suggest_path(tmp_path) == "It is a folder: name a file in it."
     assert suggest_path(tmp_path / "labels.json") == "It is a file: name a folder."
+    assert missing_file(tmp_path) == "not a file"
+    assert missing_file(tmp_path / "zzz") == "no such file"

@@ -184,6 +184,18 @@ def confined(
     return path
 
 
+def missing_file(path: Path | str) -> str:
+    """Describe a path at which there is no file, for a message whose remedy is `suggest_path`.
+
+    Args:
+        path: The path.
+
+    Returns:
+        "no such file", or "not a file" if there is something else, such as a folder.
+    """
+    return "not a file" if Path(path).exists() else "no such file"
+
+
 def suggest_path(path: Path | str) -> str:
     """Say what may be wrong with the path of a missing file.
 

@@ -11,7 +11,7 @@ import typer
 from marsretrieval.cli.console import JsonFlag, echo, print_json, say, show_progress
 from marsretrieval.cli.options import check_output_folder
 from marsretrieval.errors import UsageError
-from marsretrieval.text import format_metres, pluralize
+from marsretrieval.text import format_metres, missing_file, pluralize
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -202,7 +202,7 @@ def tiles(
         nodata=nodata,
     )
     if ca_file is not None and not ca_file.is_file():
-        problem = "not a file" if ca_file.exists() else "no such file"
+        problem = missing_file(ca_file)
         raise UsageError(f"--ca-file {ca_file}: {problem}", remedy="Name a PEM file.")
     downloads = {"--server": server, "--scratch": scratch, "--ca-file": ca_file}
     if quad_files:

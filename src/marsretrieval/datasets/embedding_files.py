@@ -21,7 +21,7 @@ from marsretrieval.datasets.embedding_match import (
     require_same_ids,
 )
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
-from marsretrieval.text import list_some, pluralize, suggest_path
+from marsretrieval.text import list_some, missing_file, pluralize, suggest_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -131,7 +131,7 @@ def read_embeddings(path: str | Path) -> EmbeddingFile:
     """
     path = Path(path)
     if not path.is_file():
-        raise DatasetNotFoundError(f"{path}: no such file", remedy=suggest_path(path))
+        raise DatasetNotFoundError(f"{path}: {missing_file(path)}", remedy=suggest_path(path))
     readers = {".parquet": _read_parquet, ".npz": _read_npz, ".safetensors": _read_safetensors}
     reader = readers.get(path.suffix.lower())
     if reader is None:

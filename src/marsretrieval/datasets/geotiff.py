@@ -21,7 +21,7 @@ import numpy.typing as npt
 from marsretrieval import geo
 from marsretrieval.datasets.listing import describe_content, is_tiff
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
-from marsretrieval.text import suggest_path
+from marsretrieval.text import missing_file, suggest_path
 
 _HEAD_BYTES = 64  # enough for the signatures of TIFF and VRT files
 _ROUNDING_DEG = 1e-9
@@ -210,7 +210,7 @@ def open_geotiff(path: str | Path, *, member: str | None = None) -> Iterator[Geo
             "rasterio", "geotiff", needed_for="reading GeoTIFFs"
         ) from error
     if not path.is_file():
-        raise DatasetNotFoundError(f"{path}: no such file", remedy=suggest_path(path))
+        raise DatasetNotFoundError(f"{path}: {missing_file(path)}", remedy=suggest_path(path))
     name = str(path) if member is None else f"{path}, {member}"
     _check_signature(path, member, name)
     gdal_path = path if member is None else f"/vsizip/{{{path.absolute()}}}/{member}"

@@ -19,7 +19,7 @@ from marsretrieval.datasets.positions import has_positions, read_positions
 from marsretrieval.datasets.tables import Table, parse_number, read_table
 from marsretrieval.errors import DataError, DatasetNotFoundError, TableError
 from marsretrieval.io import JsonObject, from_json, read_json
-from marsretrieval.text import list_some, pluralize, suggest_path
+from marsretrieval.text import list_some, missing_file, pluralize, suggest_path
 
 _COLUMNS = ("image_name", "similarity", "lon", "lat")
 # Normalized column names in order of preference; `search` writes id and score.
@@ -380,7 +380,7 @@ def read_run(path: str | Path) -> RunFile:
     """
     path = Path(path)
     if not path.is_file():
-        raise DatasetNotFoundError(f"{path}: no such file", remedy=suggest_path(path))
+        raise DatasetNotFoundError(f"{path}: {missing_file(path)}", remedy=suggest_path(path))
     shared: dict[str, str] = {}  # one string per id
     columns: dict[str, tuple[list[str], list[float], list[int]]] = {}
     try:

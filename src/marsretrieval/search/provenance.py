@@ -20,7 +20,7 @@ from marsretrieval import __version__
 from marsretrieval.errors import DataError, MissingDependencyError
 from marsretrieval.io import from_json, parse_json, read_json, sha256_file, sha256_json, write_json
 from marsretrieval.search.query import prompts_of
-from marsretrieval.text import pluralize
+from marsretrieval.text import missing_file, pluralize
 
 if TYPE_CHECKING:
     from marsretrieval.embeddings import EmbeddingStore
@@ -338,7 +338,7 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     sidecar = sidecar_path(path)
     if not path.is_file():
-        raise DataError(f"{path}: no such file", remedy=_REMEDY)
+        raise DataError(f"{path}: {missing_file(path)}", remedy=_REMEDY)
     if sidecar is not None and not sidecar.is_file():
         raise DataError(
             f"{path}: no record of its search, which would be in {sidecar.name}",

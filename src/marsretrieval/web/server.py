@@ -105,7 +105,8 @@ class MapServer:
         check_basemap(options.basemap)
         for folder in options.images:
             if not folder.is_dir():
-                raise UsageError(f"--images {folder}: no such folder", remedy=suggest_path(folder))
+                problem = "not a folder" if folder.exists() else "no such folder"
+                raise UsageError(f"--images {folder}: {problem}", remedy=suggest_path(folder))
         if options.read_only and options.inventory is None:
             raise UsageError(
                 "--read-only without --inventory: there are no marks to refuse",

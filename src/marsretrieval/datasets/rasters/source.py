@@ -29,7 +29,7 @@ from marsretrieval.datasets.listing import (
 )
 from marsretrieval.errors import DataError, DatasetNotFoundError, MissingDependencyError
 from marsretrieval.geo.crs import OtherBodyError
-from marsretrieval.text import suggest_path
+from marsretrieval.text import missing_file, suggest_path
 
 SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".jpx")
 _JPEG_2000 = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
@@ -230,7 +230,7 @@ def open_raster(
         ) from error
     path = Path(path)
     if not path.is_file():
-        raise DatasetNotFoundError(f"{path}: no such file", remedy=suggest_path(path))
+        raise DatasetNotFoundError(f"{path}: {missing_file(path)}", remedy=suggest_path(path))
     if path.stat().st_size == 0:
         raise DataError(f"{path}: an empty file", remedy="Copy or download it again.")
     with rasterio.Env(**_GDAL), warnings.catch_warnings():
